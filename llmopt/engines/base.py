@@ -1,0 +1,62 @@
+"""What an engine is to us: a pure description of how to run it. Nothing here starts a process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from llmopt.records import Endpoint, Hardware, Installation, LaunchPlan, ModelInfo, Parameter, Settings, Strategy, Task
+
+__all__ = ["Engine", "RunFolder"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """Where one launch keeps its files: ``folder`` (mode 0700) for log and key, and its endpoint."""
+
+    folder: Path
+    endpoint: Endpoint
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A back end. Implementations are stateless; ``engines.launch`` starts what they plan.
+
+    ``settings`` are always complete and explicit: engines change unset values silently, so we leave none unset.
+    """
+
+    name: str
+    transport: str
+    """``socket`` where it can listen on a Unix socket, ``port`` on loopback, ``remote`` where it already runs."""
+    metric_names: Mapping[str, str]
+    """Our words (running, waiting, kv_usage, prompt_tokens, generation_tokens …) → its own metric names."""
+
+    def installation(self) -> Installation:
+        """Is it here, which version, by which command; cheap enough for ``status``."""
+        ...
+
+    def supports(self, model: ModelInfo) -> str | None:
+        """None where it can run this model's format, else the message key of the reason."""
+        ...
+
+    def parameters(self, model: ModelInfo, hardware: Hardware, task: Task) -> tuple[Parameter, ...]:
+        """The launch settings worth searching here, with only legal values."""
+        ...
+
+    def baseline(self, model: ModelInfo, hardware: Hardware, task: Task) -> Settings:
+        """What the plain engine command resolves to, made explicit (trial 0)."""
+        ...
+
+    def preset(self, model: ModelInfo, hardware: Hardware, task: Task, strategy: Strategy | None) -> Settings:
+        """The hardware and strategy defaults of the specification, as a starting point."""
+        ...
+
+    def conflict(self, settings: Settings, model: ModelInfo, hardware: Hardware, task: Task) -> str | None:
+        """None where the combination is legal, else the message key of the rule it breaks."""
+        ...
+
+    def plan(self, model: ModelInfo, settings: Settings, run: RunFolder) -> LaunchPlan:
+        """How to start it: argv, environment, readiness; pure."""
+        ...
