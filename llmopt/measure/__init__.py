@@ -1,1 +1,1 @@
-"""TBD."""
+"""How it went: the stamping client, load generation, scoring, statistics."""

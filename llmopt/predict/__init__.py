@@ -1,1 +1,1 @@
-"""TBD."""
+"""How long and how fast, before running."""

@@ -1,1 +1,1 @@
-"""TBD."""
+"""What a person reads: text, Markdown, HTML, JSON, CSV."""

@@ -1,1 +1,1 @@
-"""TBD."""
+"""Which configuration next: spaces, proposers, trials, racing, budget."""

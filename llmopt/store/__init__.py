@@ -1,1 +1,1 @@
-"""TBD."""
+"""What happened, on disk before it is believed."""

@@ -1,1 +1,1 @@
-"""TBD."""
+"""What is asked: datasets, prompts and their forms."""
