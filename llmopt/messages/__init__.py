@@ -56,4 +56,4 @@ def t(key: str, /, *, lang: str | None = None, **values: Any) -> str:
     """
     area, _, name = key.partition(".")
     text = _area(area)[name][lang or current_language()]
-    return text.format(**values) if values else text
+    return text.format(**values)

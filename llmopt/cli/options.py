@@ -1,0 +1,72 @@
+"""Options that several commands share, with their help from the catalogue, and where output goes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from llmopt.messages import LANGUAGES, t
+
+__all__ = ["Output", "debug_option", "engine_option", "json_option", "lang_option", "load_options", "option"]
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def option(*names: str, key: str, **kwargs: Any) -> Callable[[Decorated], Decorated]:
+    """``click.option`` whose help is the message ``cli.KEY``."""
+    return click.option(*names, help=t(f"cli.{key}"), **kwargs)
+
+
+def json_option(command: Decorated) -> Decorated:
+    """``--json``: standard output is JSON only."""
+    return option("--json", "as_json", key="opt.json", is_flag=True)(command)
+
+
+def debug_option(command: Decorated) -> Decorated:
+    """``--debug``: full tracebacks and exact engine commands (read by ``app.main`` as well)."""
+    return option("--debug", key="opt.debug", is_flag=True)(command)
+
+
+def lang_option(command: Decorated) -> Decorated:
+    """``--lang`` after the command's name too; it was applied before the command was imported."""
+    return option("--lang", key="opt.lang", type=click.Choice(LANGUAGES), expose_value=False)(command)
+
+
+def engine_option(command: Decorated) -> Decorated:
+    """``--engine``."""
+    return option("--engine", key="opt.engine", default=None)(command)
+
+
+def load_options(command: Decorated) -> Decorated:
+    """``--streams`` and ``--rate``: the load is the task's, never searched."""
+    command = option("--rate", key="opt.rate", type=float, default=None)(command)
+    return option("--streams", key="opt.streams", type=int, default=None)(command)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where text goes: to a person on standard output, or, with ``--json``, on standard error beside the JSON."""
+
+    as_json: bool
+
+    def say(self, text: str) -> None:
+        """A line for a person."""
+        click.echo(text, err=self.as_json)
+
+    def data(self, value: Any) -> None:
+        """The result for a program: one JSON document (only with ``--json``)."""
+        if self.as_json:
+            json.dump(value, sys.stdout, ensure_ascii=False, indent=2, default=str)
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+
+    def line(self, value: Any) -> None:
+        """One JSON line of progress (only with ``--json``)."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+            sys.stdout.flush()

@@ -1,0 +1,220 @@
+"""The settings of this tool: one documented cascade, each value knowing where it came from.
+
+Precedence, weakest first: defaults < ``config/settings.json`` < ``.env`` < environment < command-line flags.
+The variables of ``ENGINE_VARIABLES`` are not ours: they are handed on to the engines as they are.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmopt.errors import SettingsError
+from llmopt.paths import Workspace
+
+__all__ = ["ENGINE_VARIABLES", "SPECS", "SettingSpec", "SettingsView", "engine_environment", "load_settings", "save_settings"]
+
+ENGINE_VARIABLES = (
+    "TOKENIZERS_PARALLELISM",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "HF_HOME",
+    "HF_ENDPOINT",
+    "HF_HUB_OFFLINE",
+    "OMP_NUM_THREADS",
+)
+"""Read from ``.env`` or the environment and given to every engine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingSpec:
+    """One setting: its type, default and bounds; ``parse`` turns the text of a variable or flag into the type."""
+
+    name: str
+    kind: type
+    default: Any
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return "LLMOPT_" + self.name.upper()
+
+    def check(self, value: Any, origin: str) -> Any:
+        """``value`` as this setting's type, or a SettingsError naming the setting, the value and its origin."""
+        if value is None and self.default is None:
+            return None
+        kind = (int, float) if self.kind is float else self.kind
+        if not isinstance(value, kind) or (isinstance(value, bool) and self.kind is not bool):
+            raise self._bad(value, origin)
+        if self.choices and value not in self.choices:
+            raise self._bad(value, origin)
+        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+            raise self._bad(value, origin)
+        return float(value) if self.kind is float else value
+
+    def parse(self, text: str, origin: str) -> Any:
+        """The value that ``text`` (a variable) stands for."""
+        parsers: dict[type, Callable[[str], Any]] = {int: int, float: float, str: str, bool: _parse_bool}
+        try:
+            return self.check(parsers[self.kind](text), origin)
+        except ValueError:
+            raise self._bad(text, origin) from None
+
+    @property
+    def expected(self) -> str:
+        """What may be written: the choices, or the type with its bounds."""
+        if self.choices:
+            return " | ".join(self.choices)
+        bounds = "" if self.low is None else f" ≥ {self.low:g}"
+        bounds += "" if self.high is None else f" ≤ {self.high:g}"
+        return self.kind.__name__ + bounds
+
+    def _bad(self, value: Any, origin: str) -> SettingsError:
+        return SettingsError("settings.bad_value", name=self.name, value=value, origin=origin, expected=self.expected)
+
+
+def _parse_bool(text: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if text.strip().lower() not in words:
+        raise ValueError(text)
+    return words[text.strip().lower()]
+
+
+SPECS: tuple[SettingSpec, ...] = (
+    SettingSpec(name="lang", kind=str, default=None, choices=("ko", "en")),
+    SettingSpec(name="model", kind=str, default="qwen2.5-coder-0.5b"),
+    SettingSpec(name="dataset", kind=str, default="korean_math"),
+    SettingSpec(name="engine", kind=str, default=None),
+    SettingSpec(name="streams", kind=int, default=4, low=1, high=4096),
+    SettingSpec(name="max_tokens", kind=int, default=None, low=1, high=1_000_000),
+    SettingSpec(name="samples", kind=int, default=None, low=2, high=10_000_000),
+    SettingSpec(name="trials", kind=int, default=30, low=1, high=1_000_000),
+    SettingSpec(name="timeout", kind=float, default=None, low=0.001),
+    SettingSpec(name="method", kind=str, default="auto"),
+    SettingSpec(name="seed", kind=int, default=0, low=0),
+    SettingSpec(name="quality_margin", kind=float, default=0.02, low=0.0, high=1.0),
+    SettingSpec(name="speed_margin", kind=float, default=0.05, low=0.0, high=1.0),
+    SettingSpec(name="ready_cap_s", kind=float, default=900.0, low=1.0),
+    SettingSpec(name="stall_s", kind=float, default=120.0, low=1.0),
+    SettingSpec(name="request_timeout_s", kind=float, default=300.0, low=0.1),
+    SettingSpec(name="memory_limit_gb", kind=float, default=None, low=0.1),
+    SettingSpec(name="price_per_hour", kind=float, default=None, low=0.0),
+    SettingSpec(name="vllm_command", kind=str, default=None),
+    SettingSpec(name="transformers_command", kind=str, default=None),
+    SettingSpec(name="sglang_command", kind=str, default=None),
+    SettingSpec(name="llama_server_command", kind=str, default=None),
+)
+_BY_NAME = {spec.name: spec for spec in SPECS}
+
+
+@dataclass(frozen=True)
+class SettingsView:
+    """The resolved settings: ``view["streams"]`` is a value, ``view.origin("streams")`` says who set it."""
+
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+    engine_env: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def origin(self, name: str) -> str:
+        """``default``, the file's path, ``.env``, the variable's name, or ``flag``."""
+        return self.origins[name]
+
+
+def load_settings(
+    workspace: Workspace,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> SettingsView:
+    """Resolve the cascade. ``flags`` with value None were not given. Raises SettingsError for what cannot be used."""
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {spec.name: spec.default for spec in SPECS}
+    origins = dict.fromkeys(values, "default")
+
+    def put(name: str, value: Any, origin: str) -> None:
+        values[name], origins[name] = value, origin
+
+    for name, value in _read_file(workspace.settings_file).items():
+        put(name, _BY_NAME[name].check(value, str(workspace.settings_file)), str(workspace.settings_file))
+    dotenv = _read_dotenv(workspace.root / ".env")
+    for spec in SPECS:
+        for source, origin in ((dotenv, ".env"), (environ, spec.variable)):
+            if source.get(spec.variable):
+                put(spec.name, spec.parse(source[spec.variable], origin), origin)
+    for name, value in (flags or {}).items():
+        if value is not None:
+            put(name, _BY_NAME[name].check(value, "flag"), "flag")
+    return SettingsView(values, origins, engine_environment(dotenv, environ))
+
+
+def engine_environment(dotenv: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of ENGINE_VARIABLES that are set; the environment wins over ``.env``."""
+    merged = {**dotenv, **environ}
+    return {name: merged[name] for name in ENGINE_VARIABLES if merged.get(name)}
+
+
+def save_settings(workspace: Workspace, values: Mapping[str, Any]) -> Path:
+    """Write ``values`` (checked) as the settings file, atomically; returns its path."""
+    checked = {name: _BY_NAME[name].check(value, "init") for name, value in values.items()}
+    path = workspace.settings_file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(checked, file, ensure_ascii=False, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return path
+
+
+def _read_dotenv(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    from dotenv import dotenv_values  # noqa: PLC0415 - only needed where a .env file exists
+
+    return {name: value for name, value in dotenv_values(path, interpolate=False).items() if value is not None}
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        loaded = json.loads(text)
+    except UnicodeDecodeError:
+        raise SettingsError("settings.not_utf8", path=path) from None
+    except json.JSONDecodeError as error:
+        raise SettingsError(
+            "settings.not_json", path=path, line=error.lineno, column=error.colno, why=error.msg
+        ) from None
+    except RecursionError:
+        raise SettingsError("settings.not_json", path=path, line=1, column=1, why="nested too deeply") from None
+    except OSError as error:
+        raise SettingsError("settings.unreadable", path=path, why=error.strerror) from None
+    if not isinstance(loaded, dict):
+        raise SettingsError("settings.not_object", path=path)
+    for name in loaded:
+        if name not in _BY_NAME:
+            line, column = _position(text, name)
+            near = ", ".join(difflib.get_close_matches(name, _BY_NAME, n=2)) or "-"
+            raise SettingsError("settings.unknown_key", path=path, line=line, column=column, name=name, near=near)
+    return loaded
+
+
+def _position(text: str, key: str) -> tuple[int, int]:
+    """Line and column of ``key`` in JSON text, counted from 1."""
+    found = re.search(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:", text)
+    offset = found.start() if found else 0
+    return text.count("\n", 0, offset) + 1, offset - (text.rfind("\n", 0, offset) + 1) + 1
