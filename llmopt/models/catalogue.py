@@ -1,0 +1,85 @@
+"""Models by name: the built-in catalogue, overlaid by the workspace's config/models.json, or any path or hub id."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from llmopt.errors import SettingsError, UsageError
+from llmopt.models.entry import HubFiles, ModelEntry, PackagePart
+from llmopt.paths import Workspace
+from llmopt.records import ModelInfo
+
+__all__ = ["DEFAULT_MODEL", "built_in_models", "find_model", "model_names"]
+
+DEFAULT_MODEL = "qwen2.5-coder-0.5b"
+"""What runs where no model is named."""
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_FACTS = {field.name for field in fields(ModelInfo)}
+
+
+def find_model(name_or_path: str, workspace: Workspace) -> ModelEntry:
+    """The entry of a catalogue name, of a file or folder, or of a hub id; raises UsageError with the nearest names."""
+    known = _all_models(workspace)
+    entry = known.get(name_or_path) or known.get(name_or_path.lower())
+    if entry is not None:
+        return entry
+    path = Path(name_or_path).expanduser()
+    path = path if path.is_absolute() else workspace.root / path
+    if path.exists():
+        return _path_entry(path)
+    by_hub_id = next((e for e in known.values() if e.path.lower() == name_or_path.lower()), None)
+    if by_hub_id is not None:
+        return by_hub_id
+    if _HUB_ID.fullmatch(name_or_path) and not name_or_path.endswith((".gguf", ".safetensors")):
+        facts = ModelInfo(name=name_or_path, path=name_or_path, format="hub")
+        return ModelEntry(name=name_or_path, path=name_or_path, facts=facts, origin="hub")
+    near = difflib.get_close_matches(name_or_path.lower(), known, n=3, cutoff=0.4)
+    if near:
+        raise UsageError("models.unknown_near", name=name_or_path, near=", ".join(near))
+    raise UsageError("models.unknown", name=name_or_path)
+
+
+def model_names(workspace: Workspace) -> tuple[str, ...]:
+    """All names ``find_model`` knows: the built-in ones in catalogue order, then the user's own."""
+    return tuple(_all_models(workspace))
+
+
+@cache
+def built_in_models() -> Mapping[str, ModelEntry]:
+    """The catalogue that comes with the package; every fact in it has its source, the others are None."""
+    data = json.loads(Path(__file__).with_name("catalogue.json").read_text(encoding="utf-8"))
+    return {name: _built_in(name, raw) for name, raw in data["models"].items()}
+
+
+def _all_models(workspace: Workspace) -> dict[str, ModelEntry]:
+    return dict(built_in_models())
+
+
+def _built_in(name: str, raw: Mapping[str, Any]) -> ModelEntry:
+    gguf = raw.get("gguf")
+    facts = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.get("facts", {}).items()}
+    return ModelEntry(
+        name=name,
+        path=raw["hub"],
+        facts=ModelInfo(name=name, path=raw["hub"], format="hub", **facts),
+        origin="built-in",
+        gguf=HubFiles(**{**gguf, "files": tuple(gguf["files"])}) if gguf else None,
+        packages=tuple(PackagePart(**part) for part in raw.get("packages", ())),
+        description=raw.get("description", {}),
+        sources=raw.get("sources", {}),
+    )
+
+
+def _path_entry(path: Path) -> ModelEntry:
+    name = path.stem if path.is_file() else path.name
+    format_: Any = "gguf" if path.is_file() else "safetensors"
+    return ModelEntry(
+        name=name, path=str(path), facts=ModelInfo(name=name, path=str(path), format=format_), origin="path"
+    )
