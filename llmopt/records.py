@@ -401,6 +401,8 @@ class Dataset:
     fingerprint: str
     language: str = "ko"
     source: str = ""
+    notes: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    """What loading wants the user to know: message keys of area ``data`` with their values."""
 
     def split(self, name: str) -> tuple[Item, ...]:
         """The items of one split, in their fixed order."""
@@ -431,6 +433,8 @@ class Sample:
     ended_s: float
     token_s: tuple[float, ...] = ()
     """Arrival of each content-bearing event."""
+    token_counts: tuple[int, ...] = ()
+    """Tokens in each of those events; empty means one each (or not known)."""
     first_answer_s: float | None = None
     """Arrival of the first event that is not reasoning."""
     text: str = ""
@@ -470,6 +474,11 @@ class Score:
     status: AnswerStatus
     extracted: str | None = None
     rule: str = ""
+
+    @property
+    def counted(self) -> bool:
+        """Whether it says anything about quality: a failed request does not, and is never averaged in as zero."""
+        return self.status is not AnswerStatus.REQUEST_ERROR
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,18 +11,15 @@ import json
 import socket
 import ssl
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import httptools
 
 from llmopt.errors import EngineError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from llmopt.records import Endpoint
+from llmopt.records import Endpoint
 
 __all__ = ["Connection", "Exchange", "HttpError", "Response", "address", "connect", "request", "request_head"]
 
