@@ -1,4 +1,4 @@
-"""The command line from a bare checkout: ``python main.py COMMAND …`` is the same as the installed ``llmopt COMMAND …``."""
+"""The command line from a bare checkout: ``python main.py COMMAND …`` is ``llmopt COMMAND …``."""
 
 import sys
 

@@ -88,7 +88,7 @@ class DataError(LlmoptError):
     exit_code = 3
 
 
-class DoesNotFit(LlmoptError):  # noqa: N818 - reads as the verdict it is
+class DoesNotFit(LlmoptError):
     """The model with these settings does not fit this machine; the values carry the computed bytes."""
 
     exit_code = 4
@@ -124,13 +124,13 @@ class StorageError(LlmoptError):
     exit_code = 7
 
 
-class RegressionFound(LlmoptError):  # noqa: N818 - a gate's answer, not a malfunction
+class RegressionFound(LlmoptError):
     """``compare --fail-if-worse`` found a regression."""
 
     exit_code = 8
 
 
-class Interrupted(LlmoptError):  # noqa: N818 - the user's wish, not a malfunction
+class Interrupted(LlmoptError):
     """The user or the system asked us to stop."""
 
     exit_code = 130

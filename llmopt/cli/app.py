@@ -79,7 +79,7 @@ def cli(ctx: click.Context, lang: str | None) -> None:
         click.echo(ctx.get_help())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one return for each way a run can end
     """Run the command line and return the exit code of the specification.
 
     A user's mistake never shows a traceback; a bug always does, once, with where to report it.

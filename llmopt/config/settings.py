@@ -18,7 +18,15 @@ from typing import Any
 from llmopt.errors import SettingsError
 from llmopt.paths import Workspace
 
-__all__ = ["ENGINE_VARIABLES", "SPECS", "SettingSpec", "SettingsView", "engine_environment", "load_settings", "save_settings"]
+__all__ = [
+    "ENGINE_VARIABLES",
+    "SPECS",
+    "SettingSpec",
+    "SettingsView",
+    "engine_environment",
+    "load_settings",
+    "save_settings",
+]
 
 ENGINE_VARIABLES = (
     "TOKENIZERS_PARALLELISM",

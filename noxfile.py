@@ -1,0 +1,34 @@
+"""The development loop: ``nox`` runs what .ci/run checks; ``-s long`` and ``-s heavy`` are the fuller proofs."""
+
+import nox
+
+nox.options.sessions = ["lint", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", "tests/", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    session.install("-e", ".[lint]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("lint-imports")
+    session.run("python", ".ci/requirements.py", "--check")
+
+
+@nox.session
+def long(session: nox.Session) -> None:
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", "tests/", "-m", "long", "--timeout", "7200", *session.posargs)
+
+
+@nox.session
+def heavy(session: nox.Session) -> None:
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", "tests/", "-m", "heavy", "--timeout", "7200", *session.posargs)
