@@ -367,6 +367,8 @@ class Task:
     max_tokens: int
     prompt_tokens: int
     """The longest prompt expected, in tokens (an upper estimate)."""
+    prefix_cache: bool = False
+    """Whether prefix caching is what is being tested; otherwise no measured request may profit from an earlier one."""
 
     @property
     def context_tokens(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from llmopt.records import Endpoint, Hardware, Installation, LaunchPlan, ModelInfo, Parameter, Settings, Strategy, Task
 
@@ -24,7 +24,8 @@ class RunFolder:
 class Engine(Protocol):
     """A back end. Implementations are stateless; ``engines.launch`` starts what they plan.
 
-    ``settings`` are always complete and explicit: engines change unset values silently, so we leave none unset.
+    ``settings`` are always complete and explicit: engines change unset values silently, so we leave none unset. Their
+    names are those of the active ``parameters``: one whose ``only_if`` does not hold is absent.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Engine(Protocol):
         ...
 
     def parameters(self, model: ModelInfo, hardware: Hardware, task: Task) -> tuple[Parameter, ...]:
-        """The launch settings worth searching here, with only legal values."""
+        """The launch settings worth searching here, with only legal values; baseline and presets are among them."""
         ...
 
     def baseline(self, model: ModelInfo, hardware: Hardware, task: Task) -> Settings:
@@ -58,5 +59,9 @@ class Engine(Protocol):
         ...
 
     def plan(self, model: ModelInfo, settings: Settings, run: RunFolder) -> LaunchPlan:
-        """How to start it: argv, environment, readiness; pure."""
+        """How to start it: argv, environment, readiness; pure. Raises SettingsError for a missing or unknown setting."""
+        ...
+
+    def request_extra(self, settings: Settings) -> Mapping[str, Any]:
+        """Body fields every measured request carries so that no request profits from an earlier one's cache."""
         ...
