@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from llmopt.records import Endpoint, Hardware, Installation, LaunchPlan, ModelInfo, Parameter, Settings, Strategy, Task
+from llmopt.records import (
+    Endpoint,
+    Hardware,
+    InferenceParams,
+    Installation,
+    LaunchPlan,
+    ModelInfo,
+    Parameter,
+    Settings,
+    Strategy,
+    Task,
+)
 
 __all__ = ["Engine", "RunFolder"]
 
@@ -33,6 +44,9 @@ class Engine(Protocol):
     """``socket`` where it can listen on a Unix socket, ``port`` on loopback, ``remote`` where it already runs."""
     metric_names: Mapping[str, str]
     """Our words (running, waiting, kv_usage, prompt_tokens, generation_tokens …) → its own metric names."""
+
+    default_sampling: InferenceParams
+    """What the engine samples with where a request says nothing: the baseline's request settings, made explicit."""
 
     def installation(self) -> Installation:
         """Is it here, which version, by which command; cheap enough for ``status``."""
