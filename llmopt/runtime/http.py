@@ -26,6 +26,7 @@ __all__ = ["Connection", "Exchange", "HttpError", "Response", "address", "connec
 BODY_LIMIT = 64 << 20
 """Bytes of one answer; the longest honest answer is far below it, an endless one is not."""
 HEADER_LIMIT = 64 << 10
+END_GRACE_S = 0.5
 UNAUTHORIZED = (401, 403)
 
 
@@ -111,14 +112,19 @@ class Connection(asyncio.Protocol):
         self._framed = False
         self._headers_complete = False
         self._reusable = True
+        self._end_marker: bytes | None = None
+        self._grace: asyncio.TimerHandle | None = None
 
     @property
     def usable(self) -> bool:
         """Whether another request may be sent."""
         return self._reusable and self._exchange is None and self._transport is not None
 
-    async def exchange(self, payload: bytes, *, timeout_s: float) -> Exchange:
-        """Send ``payload`` (head and body) and wait for the whole answer; never raises for what the server does."""
+    async def exchange(self, payload: bytes, *, timeout_s: float, end_marker: bytes | None = None) -> Exchange:
+        """Send ``payload`` (head and body) and wait for the whole answer; never raises for what the server does.
+
+        After a read that ends with ``end_marker`` the server has a moment to end its answer, then we do.
+        """
         transport = self._transport
         if transport is None or self._exchange is not None:
             raise RuntimeError("the connection is closed or busy")
@@ -126,6 +132,7 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange = Exchange()
         done = self._done = loop.create_future()
         self._received, self._framed, self._headers_complete = 0, False, False
+        self._end_marker = end_marker
         alarm = loop.call_later(timeout_s, self._fail, "timed_out")
         exchange.sent_ns = time.monotonic_ns()
         transport.write(payload)
@@ -133,6 +140,9 @@ class Connection(asyncio.Protocol):
             await done
         finally:
             alarm.cancel()
+            if self._grace is not None:
+                self._grace.cancel()
+                self._grace = None
             if self._exchange is not None:  # cancelled: the rest of this answer must not meet the next request
                 self._exchange = None
                 self.close()
@@ -207,6 +217,8 @@ class Connection(asyncio.Protocol):
             self._fail("too_large")
             return
         exchange.chunks.append((self._now_ns, body))
+        if self._end_marker is not None and self._grace is None and body.endswith(self._end_marker):
+            self._grace = asyncio.get_running_loop().call_later(END_GRACE_S, self._end_unfinished)
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
@@ -218,6 +230,11 @@ class Connection(asyncio.Protocol):
             return
         if not self._parser.should_keep_alive():
             self._reusable = False
+        self._finish()
+
+    def _end_unfinished(self) -> None:
+        """All was said but the answer was not ended: it counts as whole, the connection is not used again."""
+        self._reusable = False
         self._finish()
 
     def _finish(self) -> None:
