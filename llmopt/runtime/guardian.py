@@ -1,0 +1,394 @@
+"""Our side of the guardian: start it when first needed, ask it to start and stop engines, notice when it is gone.
+
+The guardian is a process of its own (``workers/guardian.py``) and the parent of every engine. Ours is only its client:
+it adopts nobody's children and may die at any moment without leaving anything behind. All calls are thread-safe and
+blocking; from asyncio use ``asyncio.to_thread``. After a fork the child has no guardian and starts one if it asks.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import itertools
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Literal, Self
+
+from llmopt.errors import EngineDied, EngineError, EngineStartError, StorageError
+from llmopt.paths import runtime_folder
+from llmopt.runtime.environment import child_environment
+
+__all__ = ["Child", "ExitStatus", "Guardian", "StopReport", "Swept", "sweep_orphans"]
+
+SCRIPT = Path(__file__).resolve().parent.parent / "workers" / "guardian.py"
+START_CAP_S = 30.0
+ANSWER_CAP_S = 30.0
+STOP_MARGIN_S = 25.0  # what the ladder takes beyond the grace: the tree's terms, the kill, the reaping
+LOG_CAP_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExitStatus:
+    """How a child's main process ended: by ``code``, by ``signal``, or ``lost`` together with its guardian."""
+
+    code: int | None = None
+    signal: int | None = None
+    lost: bool = False
+    memory_kills: int = 0
+    """How often the kernel killed in its cgroup for lack of memory, where that is counted."""
+    peak_rss_bytes: int = 0
+    cpu_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopReport:
+    """How a child's whole tree went.
+
+    ``exited`` before we asked, after TERM to its main process or to the tree, by KILL, or ``lost`` with the guardian.
+    ``survivors`` are what even KILL did not end (stuck in the kernel).
+    """
+
+    how: Literal["exited", "terminated", "terminated_tree", "killed", "lost"]
+    seconds: float
+    survivors: tuple[int, ...] = ()
+    status: ExitStatus | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swept:
+    """What a sweep for orphans found: the processes it removed, and strangers (id, program) it named and left."""
+
+    removed: tuple[int, ...] = ()
+    strangers: tuple[tuple[int, str], ...] = ()
+
+
+class Child:
+    """One engine under guard. Made by ``Guardian.spawn``; a context manager that stops it."""
+
+    def __init__(self, guardian: Guardian, *, pid: int, tag: str, argv: Sequence[str], log_path: Path) -> None:
+        self.pid = pid
+        self.tag = tag
+        self.argv = tuple(argv)
+        self.log_path = log_path
+        self._guardian = guardian
+        self._status: ExitStatus | None = None
+        self._ended = threading.Event()
+
+    def poll(self) -> ExitStatus | None:
+        """How its main process ended; None while it runs."""
+        return self._status
+
+    def wait(self, timeout_s: float | None = None) -> ExitStatus | None:
+        """Wait for its main process; None when ``timeout_s`` passed first."""
+        self._ended.wait(timeout_s)
+        return self._status
+
+    def pids(self) -> tuple[int, ...]:
+        """Every living process of its tree, whatever session or parent it moved to; empty when all is gone."""
+        if self._guardian.gone:
+            return ()
+        return tuple(self._guardian.ask({"op": "pids", "tag": self.tag})["pids"])
+
+    def stop(self, grace_s: float = 10.0) -> StopReport:
+        """Bring the whole tree down and wait until it is reaped; safe to repeat.
+
+        TERM to the main process, after ``grace_s`` (or when it ended without its children) TERM to the tree, then KILL.
+        """
+        before = self._status
+        try:
+            answer = self._guardian.ask(
+                {"op": "stop", "tag": self.tag, "grace_s": grace_s}, cap_s=grace_s + STOP_MARGIN_S
+            )
+        except EngineDied:
+            return StopReport(how="lost", seconds=0.0, status=self._status)
+        how: Literal["exited", "terminated", "terminated_tree", "killed"]
+        if answer["how"] == "kill":
+            how = "killed"
+        elif before is not None or answer["how"] == "exited":
+            how = "exited"
+        else:
+            how = "terminated" if answer["how"] == "main" else "terminated_tree"
+        return StopReport(how=how, seconds=answer["seconds"], survivors=tuple(answer["survivors"]), status=self._status)
+
+    def ended(self, status: ExitStatus) -> None:
+        """Note the end; called by the guardian's client, once."""
+        self._status = status
+        self._ended.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class Guardian:
+    """A running guardian process. Use ``Guardian.shared()``; make one of your own only to end it yourself."""
+
+    _shared: ClassVar[Guardian | None] = None
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+    _living: ClassVar[weakref.WeakSet[Guardian]] = weakref.WeakSet()
+    _hooked: ClassVar[bool] = False
+
+    @classmethod
+    def shared(cls) -> Guardian:
+        """The guardian of this process, started when first asked for, and again when it was lost."""
+        with cls._lock:
+            if cls._shared is None or cls._shared.gone:
+                cls._shared = cls()
+            return cls._shared
+
+    def __init__(self, folder: Path | None = None, *, cgroups: bool = True) -> None:
+        if os.name != "posix":
+            raise EngineError("guardian.unsupported", system=sys.platform)
+        self.folder = _guard_folder(folder)
+        self._owner = os.getpid()
+        self._children: dict[str, Child] = {}
+        self._answers: dict[int, Future[dict[str, Any]]] = {}
+        self._numbers = itertools.count(1)
+        self._state = threading.Lock()
+        self._hello: Future[dict[str, Any]] = Future()
+        self._closing = False
+        self._lost = False
+        self._channel, theirs = socket.socketpair()
+        level = "best" if cgroups else "tag"
+        with theirs, (self.folder / "guardian.err").open("ab") as complaints:
+            self._process = subprocess.Popen(
+                [*_python(), str(SCRIPT), "serve", str(self.folder), str(theirs.fileno()), str(self._owner), level],
+                stdin=subprocess.DEVNULL,
+                stdout=complaints,
+                stderr=complaints,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # the terminal's Ctrl-C is ours alone
+                env=child_environment({}),
+            )
+        self._reader = threading.Thread(target=self._listen, name="llmopt-guardian", daemon=True)
+        self._reader.start()
+        self._hook()
+        Guardian._living.add(self)
+        try:
+            hello = self._await(self._hello, START_CAP_S)
+        except EngineError:
+            self.close()
+            raise
+        self.containment: Literal["cgroup", "tag", "group"] = hello["containment"]
+        """``cgroup``: a cgroup v2 an engine; ``tag``: session, adoption and run tag; ``group``: process group only."""
+        self.pids: tuple[int, int] = (self._process.pid, hello["guardian"])
+        """The two halves of the guardian."""
+        self.swept = _swept(hello)
+        """What an earlier crash had left, removed when this guardian started."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether it cannot be used (any more) by this process."""
+        return self._lost or self._closing or os.getpid() != self._owner
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        log_path: Path,
+        cwd: Path,
+        stdin: str | None = None,
+        oom_score_adj: int | None = 500,
+        sockets: Sequence[Path] = (),
+        log_cap_bytes: int = LOG_CAP_BYTES,
+    ) -> Child:
+        """Start a program under guard: own session, allow-listed environment plus ``env``, output to ``log_path``.
+
+        ``stdin`` is the whole of its standard input. ``sockets`` are removed when it is gone, also after a crash.
+        Raises EngineStartError when the program cannot be run at all.
+        """
+        tag = secrets.token_hex(16)
+        child = Child(self, pid=0, tag=tag, argv=argv, log_path=log_path)
+        self._children[tag] = child  # before the answer: its end may be told right behind
+        request = {
+            "op": "spawn",
+            "tag": tag,
+            "argv": list(argv),
+            "env": child_environment(env),
+            "log": str(log_path),
+            "log_cap_bytes": log_cap_bytes,
+            "cwd": str(cwd),
+            "stdin": stdin,
+            "oom_score_adj": oom_score_adj,
+            "sockets": [str(path) for path in sockets],
+        }
+        try:
+            child.pid = self.ask(request)["pid"]
+        except BaseException:
+            self._children.pop(tag, None)
+            raise
+        return child
+
+    def ask(self, request: Mapping[str, Any], *, cap_s: float = ANSWER_CAP_S) -> dict[str, Any]:
+        """Send one request and wait for its answer. Raises EngineDied when the guardian is gone."""
+        if os.getpid() != self._owner:
+            raise EngineError("guardian.other_process")
+        answer: Future[dict[str, Any]] = Future()
+        number = next(self._numbers)
+        line = json.dumps({**request, "id": number}).encode() + b"\n"
+        with self._state:
+            if self._lost or self._closing:
+                raise EngineDied("guardian.lost")
+            self._answers[number] = answer
+            try:
+                self._channel.sendall(line)
+            except OSError:
+                raise EngineDied("guardian.lost") from None
+        try:
+            return self._await(answer, cap_s)
+        finally:
+            self._answers.pop(number, None)
+
+    def close(self, cap_s: float = 20.0) -> None:
+        """Stop every child and end the guardian; safe to repeat, and nothing in a forked process."""
+        if os.getpid() != self._owner:
+            return
+        with self._state:
+            self._closing = True
+        with contextlib.suppress(OSError):
+            self._channel.shutdown(socket.SHUT_WR)
+        self._reader.join(cap_s)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(cap_s)
+
+    def forget(self) -> None:
+        """In a forked child: close what was inherited, without a word to the guardian."""
+        os.close(self._channel.detach())
+        self._process.returncode = 0  # it is not our child: never wait for it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _await(self, answer: Future[dict[str, Any]], cap_s: float) -> dict[str, Any]:
+        try:
+            return answer.result(cap_s)
+        except FutureTimeout:
+            raise EngineError("guardian.silent", seconds=round(cap_s)) from None
+
+    def _listen(self) -> None:
+        """Take in answers and events until the other end closes; runs in its own thread."""
+        with contextlib.suppress(OSError), self._channel.makefile("rb") as lines:
+            for line in lines:
+                self._take(json.loads(line))
+        self._part()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        event = message.get("event")
+        if event == "hello":
+            self._hello.set_result(message)
+        elif event == "exit":
+            child = self._children.get(message["tag"])
+            if child:
+                fields = ("code", "signal", "memory_kills", "peak_rss_bytes", "cpu_s")
+                child.ended(ExitStatus(**{name: message[name] for name in fields}))
+        elif event == "gone":
+            self._children.pop(message["tag"], None)
+        elif answer := self._answers.get(message["id"]):
+            if "ok" in message:
+                answer.set_result(message["ok"])
+            else:
+                answer.set_exception(_refusal(message["error"]))
+
+    def _part(self) -> None:
+        """The guardian ended, as asked or not: nobody may wait for it any longer."""
+        with self._state:
+            self._lost = True
+            waiting = [self._hello, *self._answers.values()]
+        for child in list(self._children.values()):
+            if child.poll() is None:
+                child.ended(ExitStatus(lost=True))
+        self._children.clear()
+        self._channel.close()
+        if (
+            not self._closing
+        ):  # both halves may have been killed: then a sweep is all that stands between us and orphans
+            with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+                self._process.wait(ANSWER_CAP_S)
+                sweep_orphans(self.folder)
+        for answer in waiting:
+            if not answer.done():
+                answer.set_exception(EngineDied("guardian.lost"))
+
+    @classmethod
+    def _hook(cls) -> None:
+        if not cls._hooked:
+            cls._hooked = True
+            os.register_at_fork(after_in_child=cls._after_fork)
+            atexit.register(cls._at_exit)
+
+    @classmethod
+    def _after_fork(cls) -> None:
+        """In a forked child: let go of the parent's guardian, or its end would not be noticed while we live."""
+        cls._lock = threading.Lock()
+        cls._shared = None
+        for guardian in list(cls._living):
+            guardian.forget()
+        cls._living.clear()
+
+    @classmethod
+    def _at_exit(cls) -> None:
+        for guardian in list(cls._living):
+            guardian.close(cap_s=10.0)
+
+
+def sweep_orphans(folder: Path | None = None) -> Swept:
+    """Remove what guardians that were killed left behind (also done whenever one starts). Raises StorageError."""
+    place = _guard_folder(folder)
+    done = subprocess.run(
+        [*_python(), str(SCRIPT), "sweep", str(place)], capture_output=True, timeout=60, check=True, text=True
+    )
+    return _swept(json.loads(done.stdout))
+
+
+def _swept(answer: Mapping[str, Any]) -> Swept:
+    strangers = tuple((entry["pid"], entry["command"]) for entry in answer["strangers"])
+    return Swept(removed=tuple(answer["removed"]), strangers=strangers)
+
+
+def _refusal(error: Mapping[str, Any]) -> EngineError:
+    key = "guardian.not_found" if error["errno"] == errno.ENOENT else "guardian.spawn_failed"
+    return EngineStartError(key, why=error["text"])
+
+
+def _python() -> list[str]:
+    """This interpreter, isolated and without site: the guardian needs the standard library only and starts at once."""
+    return [sys.executable, "-I", "-S"]
+
+
+def _guard_folder(folder: Path | None) -> Path:
+    return _private(folder or _private(runtime_folder()) / "guard")
+
+
+def _private(folder: Path) -> Path:
+    """Make ``folder`` ours alone: what it says is acted upon with signals, so nobody else may write there."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.stat()
+        if found.st_uid != os.getuid() or found.st_mode & 0o022:
+            raise StorageError("guardian.folder_not_private", folder=str(folder))
+    except OSError as error:
+        raise StorageError("guardian.folder_unusable", folder=str(folder), why=error.strerror or str(error)) from error
+    return folder
