@@ -73,7 +73,7 @@ class Engine(Protocol):
         ...
 
     def plan(self, model: ModelInfo, settings: Settings, run: RunFolder) -> LaunchPlan:
-        """How to start it: argv, environment, readiness; pure. Raises SettingsError for a missing or unknown setting."""
+        """How to start it: argv, environment, readiness; pure. Raises SettingsError for a missing or unknown name."""
         ...
 
     def request_extra(self, settings: Settings) -> Mapping[str, Any]:

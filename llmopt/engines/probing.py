@@ -1,0 +1,51 @@
+"""Questions to installed engines (their version, their build), asked once a process and with a short patience."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ask", "ask_json", "worker"]
+
+PASSED_ON = ("PATH", "HOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "CUDA_VISIBLE_DEVICES")
+"""What an engine needs to say its version; everything else of our environment stays here."""
+
+
+def worker(script: str) -> Path:
+    """The path of a stand-alone script of ``llmopt/workers``."""
+    return Path(__file__).resolve().parents[1] / "workers" / script
+
+
+@cache
+def ask(*argv: str, timeout_s: float = 20.0) -> str | None:
+    """What a command prints (both streams), or None where it is missing, fails or does not answer in time."""
+    env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    try:
+        done = subprocess.run(
+            argv,
+            env={**env, "PYTHONSAFEPATH": "1", "LC_ALL": "C.UTF-8"},
+            cwd=tempfile.gettempdir(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout_s,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return (done.stdout + done.stderr).decode(errors="replace")
+
+
+def ask_json(script: str, event: str) -> dict[str, Any] | None:
+    """The JSON line named ``event`` that a worker prints when asked for ``--version``."""
+    for line in (ask(sys.executable, str(worker(script)), "--version") or "").splitlines():
+        if line.startswith("{"):
+            answer: dict[str, Any] = json.loads(line)
+            if answer.get("event") == event:
+                return answer
+    return None

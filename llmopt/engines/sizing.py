@@ -1,0 +1,110 @@
+"""Legal sizes from hardware, model and task: the arithmetic that engines share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from llmopt.errors import SettingsError
+from llmopt.records import Hardware, ModelInfo, Parameter, Settings, SettingValue, Task
+
+__all__ = [
+    "active_names",
+    "alias_of",
+    "doublings",
+    "kv_bytes_per_token",
+    "launch_parameter",
+    "require",
+    "round_up",
+    "streams_of",
+    "usable_threads",
+]
+
+OPEN_LOOP_STREAMS = 16
+"""Streams assumed where requests arrive by rate: enough that the engine's own limit shows."""
+
+
+def usable_threads(hardware: Hardware) -> int:
+    """Whole cores this process may keep busy; at least one."""
+    return max(1, int(hardware.cpu.usable_cores))
+
+
+def streams_of(task: Task) -> int:
+    """Requests in flight at once, as far as the load says."""
+    return task.load.streams or OPEN_LOOP_STREAMS
+
+
+def doublings(low: int, high: int) -> tuple[int, ...]:
+    """``low``, twice ``low`` … up to ``high`` (empty where low > high)."""
+    values = []
+    while low <= high:
+        values.append(low)
+        low *= 2
+    return tuple(values)
+
+
+def round_up(value: int, unit: int) -> int:
+    """The smallest multiple of ``unit`` that is not below ``value``."""
+    return -(-value // unit) * unit
+
+
+def kv_bytes_per_token(model: ModelInfo, bytes_per_element: float = 2.0) -> float | None:
+    """KV cache bytes one token takes over all layers; None where the header does not say.
+
+    Every layer is counted as a full one: sliding windows and recurrent layers only make it smaller.
+    """
+    if model.layers is None or model.kv_heads is None or model.head_dim is None:
+        return None
+    heads = model.kv_heads * model.layers if isinstance(model.kv_heads, int) else sum(model.kv_heads)
+    return heads * (model.head_dim + (model.value_head_dim or model.head_dim)) * bytes_per_element
+
+
+def launch_parameter(
+    name: str,
+    values: Iterable[SettingValue],
+    *,
+    ordinal: bool = False,
+    changes_answers: bool = False,
+    only_if: Mapping[str, tuple[SettingValue, ...]] | None = None,
+) -> Parameter:
+    """One launch setting; ordinal values are sorted, and doubles dropped.
+
+    ``changes_answers`` False means: the same arithmetic in the same precision, only summed in another order.
+    """
+    unique = list(dict.fromkeys(values))
+    if ordinal:
+        unique.sort(key=lambda value: float(value or 0))
+    return Parameter(
+        name=name,
+        level="launch",
+        values=tuple(unique),
+        ordinal=ordinal,
+        changes_answers=changes_answers,
+        only_if=only_if or {},
+    )
+
+
+def active_names(parameters: Iterable[Parameter], settings: Settings) -> tuple[str, ...]:
+    """The parameters whose conditions ``settings`` meets, in order; a parameter stands after those it depends on."""
+    names: list[str] = []
+    for parameter in parameters:
+        met = all(name in names and settings.get(name) in wanted for name, wanted in parameter.only_if.items())
+        if met:
+            names.append(parameter.name)
+    return tuple(names)
+
+
+def require(settings: Settings, known: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Raise SettingsError unless ``settings`` has all ``known`` names, and none beyond these and ``optional``."""
+    needed = set(known)
+    missing = sorted(needed - settings.keys())
+    if missing:
+        raise SettingsError("engines.setting_missing", names=", ".join(missing))
+    unknown = sorted(settings.keys() - needed - set(optional))
+    if unknown:
+        raise SettingsError("engines.setting_unknown", names=", ".join(unknown))
+
+
+def alias_of(model: ModelInfo) -> str:
+    """The name an engine serves a model under: no path, no odd characters."""
+    return re.sub(r"[^\w.\-]+", "-", model.name).strip("-.") or "model"
