@@ -1,0 +1,136 @@
+"""Confirmation: is the winner really better, on items no trial has seen, launch against launch?
+
+The arms form a ladder from the baseline to the winner — prompt, then sampling, then launch settings — so that each
+step's gain stands alone. A *block* launches every engine once (order reversed from block to block: A B, B A …) and asks
+each arm the block's own held-out items. The launch is the replicate for speed, the item for quality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from llmopt.records import Configuration, Item, Outcome, Sample
+from llmopt.search.trial import Bench, TrialResult
+
+__all__ = ["MIN_BLOCKS", "Arm", "ArmPass", "PassRecorder", "Step", "blocks_of", "confirm", "ladder", "steps"]
+
+MIN_BLOCKS = 4
+"""Fewer pairs of launches support no interval worth printing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One configuration under comparison; ``names`` are all its roles (an unchanged step shares its neighbour's)."""
+
+    names: tuple[str, ...]
+    configuration: Configuration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One rung of the ladder: the gain of ``name`` is ``after`` against ``before`` (both are keys of arms)."""
+
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmPass:
+    """One arm on one block's items."""
+
+    block: int
+    key: str
+    result: TrialResult
+
+
+class PassRecorder(Protocol):
+    """Commits a pass before the next begins."""
+
+    def recorded(self, block: int, arm: Arm, result: TrialResult) -> None:
+        """Write ``result``; it is on disk when this returns."""
+        ...
+
+
+def ladder(baseline: Configuration, best: Configuration, preset: Configuration | None = None) -> tuple[Arm, ...]:
+    """The arms: baseline, + the winner's prompt, + its sampling, + its launch settings, and the hardware preset."""
+    prompt = replace(baseline, request=replace(baseline.request, prompt_form=best.request.prompt_form))
+    sampling = replace(baseline, request=best.request)
+    roles = [("baseline", baseline), ("prompt", prompt), ("sampling", sampling), ("best", best)]
+    if preset is not None:
+        roles.append(("preset", preset))
+    by_key: dict[str, Arm] = {}
+    for name, configuration in roles:
+        known = by_key.get(configuration.key)
+        names = (*known.names, name) if known else (name,)
+        by_key[configuration.key] = Arm(names=names, configuration=configuration)
+    return tuple(by_key.values())
+
+
+def steps(arms: Sequence[Arm]) -> tuple[Step, ...]:
+    """The comparisons the report shows: each rung of the ladder, the whole, and the winner against the preset."""
+    key = {name: arm.configuration.key for arm in arms for name in arm.names}
+    wanted = [
+        ("prompt", "baseline", "prompt"),
+        ("sampling", "prompt", "sampling"),
+        ("launch", "sampling", "best"),
+        ("total", "baseline", "best"),
+        ("preset", "preset", "best"),
+    ]
+    return tuple(
+        Step(name=name, before=key[before], after=key[after])
+        for name, before, after in wanted
+        if before in key and key[before] != key[after]
+    )
+
+
+def blocks_of(items: Sequence[Item], blocks: int) -> list[tuple[Item, ...]]:
+    """``items`` dealt over ``blocks`` in turn, so that levels and templates spread evenly; equal sizes."""
+    size = len(items) // blocks
+    return [tuple(items[i + j * blocks] for j in range(size)) for i in range(blocks)]
+
+
+async def confirm(
+    bench: Bench,
+    arms: Sequence[Arm],
+    blocks: Sequence[Sequence[Item]],
+    *,
+    done: Sequence[ArmPass],
+    recorder: PassRecorder,
+    may_start: Callable[[], bool],
+    on_sample: Callable[[Sample], None] | None = None,
+    on_pass: Callable[[int, Arm], None] | None = None,
+) -> list[ArmPass]:
+    """Run the blocks that are not in ``done`` yet; stops early where ``may_start`` says so, between blocks only.
+
+    Passes of a block that a kill cut short are run again as a whole block: pairs must share their minute.
+    """
+    arm_count = len(arms)
+    complete = {p.block for p in done if sum(q.block == p.block for q in done) == arm_count}
+    passes = [p for p in done if p.block in complete]
+    for number, items in enumerate(blocks):
+        if number in complete:
+            continue
+        if not may_start():
+            break
+        for group in _order(arms, number):
+            for position, arm in enumerate(group):
+                if on_pass is not None:
+                    on_pass(number, arm)
+                result = await bench.run(arm.configuration, items, fresh=position == 0, on_sample=on_sample)
+                recorder.recorded(number, arm, result)
+                passes.append(ArmPass(block=number, key=arm.configuration.key, result=result))
+                if result.outcome is not Outcome.DONE:
+                    break
+    return passes
+
+
+def _order(arms: Sequence[Arm], block: int) -> list[list[Arm]]:
+    """Arms grouped by launch settings; odd blocks run the groups, and the arms within, backwards (A B B A)."""
+    groups: dict[str, list[Arm]] = {}
+    for arm in arms:
+        groups.setdefault(arm.configuration.launch_key, []).append(arm)
+    ordered = list(groups.values())
+    return [group[::-1] for group in ordered[::-1]] if block % 2 else ordered

@@ -1,0 +1,36 @@
+"""Request settings: what is searched, and where each strategy starts (the specification's table)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmopt.records import InferenceParams, Parameter, SettingValue, Strategy
+
+__all__ = ["STRATEGY_REQUEST", "request_parameters"]
+
+STRATEGY_REQUEST: dict[Strategy, InferenceParams] = {
+    Strategy.ACCURACY: InferenceParams(temperature=0.1, top_p=0.3, top_k=10),
+    Strategy.CREATIVITY: InferenceParams(temperature=0.8, top_p=0.9, top_k=50),
+    Strategy.SPEED: InferenceParams(temperature=0.0),
+}
+"""Sampling of each strategy; ``speed`` is about the engine, so it samples greedily."""
+
+_TEMPERATURES: tuple[SettingValue, ...] = (0.0, 0.1, 0.3, 0.7, 0.8, 1.0)
+_SAMPLED = _TEMPERATURES[1:]
+
+
+def request_parameters(prompt_forms: Sequence[str], *, thinking: bool = False) -> tuple[Parameter, ...]:
+    """The searched request settings; ``top_p`` and ``top_k`` exist only where the temperature lets them matter."""
+    parameters = [
+        Parameter(name="prompt_form", level="request", values=tuple(prompt_forms)),
+        Parameter(name="temperature", level="request", values=_TEMPERATURES, ordinal=True),
+        Parameter(
+            name="top_p", level="request", values=(0.3, 0.9, 0.95, 1.0), ordinal=True, only_if={"temperature": _SAMPLED}
+        ),
+        Parameter(
+            name="top_k", level="request", values=(10, 20, 40, 50), ordinal=True, only_if={"temperature": _SAMPLED}
+        ),
+    ]
+    if thinking:
+        parameters.append(Parameter(name="thinking", level="request", values=(False, True)))
+    return tuple(parameters)

@@ -1,0 +1,180 @@
+"""From what was asked to what will be done: model, engine, data, load and goal resolved, nothing started yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from llmopt.config.settings import SettingsView
+from llmopt.engines.base import Engine
+from llmopt.engines.registry import choose_engine
+from llmopt.errors import DataError
+from llmopt.hardware.probe import probe
+from llmopt.models.catalogue import find_model
+from llmopt.models.entry import ModelEntry
+from llmopt.models.metadata import read_model
+from llmopt.models.weights import ensure_weights
+from llmopt.objective import Constraint, Goal, parse_constraints, parse_objectives, strategy_goal
+from llmopt.paths import Workspace
+from llmopt.records import Configuration, Dataset, Hardware, InferenceParams, Item, Load, ModelInfo, Task, digest
+from llmopt.search.presets import STRATEGY_REQUEST
+from llmopt.search.trial import Workload
+from llmopt.study.request import StudyRequest
+from llmopt.workload.datasets import load_dataset, subset
+from llmopt.workload.prompts import DEFAULT_FORM, forms_for, render
+
+__all__ = ["Prepared", "first_task", "prepare", "refined_task"]
+
+SEARCH_ITEMS, CONFIRM_ITEMS = 16, 32
+SMALL_ANSWER_TOKENS, ANSWER_TOKENS = 64, 512
+"""Default answer limits: for models too small to reason at length, and for the others."""
+SMALL_MODEL_PARAMETERS = 1_000_000_000
+TEMPLATE_TOKENS = 32
+"""What a chat template adds around the messages, generously."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Everything a study needs, resolved."""
+
+    request: StudyRequest
+    workspace: Workspace
+    settings: SettingsView
+    hardware: Hardware
+    entry: ModelEntry
+    model: ModelInfo
+    engine: Engine
+    engine_reason: str
+    dataset: Dataset
+    search_items: tuple[Item, ...]
+    confirm_items: tuple[Item, ...]
+    work: Workload
+    goal: Goal
+    constraints: tuple[Constraint, ...]
+    task: Task
+    baseline: Configuration
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for studies whose trials may stand side by side."""
+        return digest(
+            [
+                self.model.sha256 or self.model.path,
+                self.model.weight_bytes,
+                self.engine.name,
+                self.engine.installation().version,
+                self.dataset.fingerprint,
+                [item.id for item in self.search_items],
+                [self.task.load.streams, self.task.load.rate, self.work.max_tokens, self.work.seed],
+                self.hardware.fingerprint,
+                [objective.name for objective in self.goal.objectives],
+                [constraint.text for constraint in self.constraints],
+            ]
+        )
+
+    def preset(self, task: Task) -> Configuration:
+        """The specification's defaults for this hardware and strategy."""
+        strategy = self.request.strategy
+        sampling = STRATEGY_REQUEST[strategy] if strategy else InferenceParams(temperature=0.0)
+        launch = self.engine.preset(self.model, self.hardware, task, strategy)
+        return Configuration(
+            engine=self.engine.name, launch=launch, request=replace(sampling, prompt_form=DEFAULT_FORM)
+        )
+
+
+def prepare(
+    request: StudyRequest,
+    *,
+    workspace: Workspace,
+    settings: SettingsView,
+    on_weights: Callable[..., None] | None = None,
+) -> Prepared:
+    """Resolve ``request``; cheap checks come before the weights are fetched. Raises LlmoptError kinds as documented."""
+    goal, constraints = _goal(request)
+    entry = find_model(request.model, workspace)
+    dataset = load_dataset(request.dataset, workspace=workspace, seed=request.seed, columns=request.columns or None)
+    hardware = probe()
+    engine, reason = choose_engine(entry.facts, hardware, request.engine or (entry.model_type and entry.model_type.value))
+    path = ensure_weights(entry, workspace=workspace, progress=on_weights)
+    model = replace(read_model(path, entry.name), trust_remote_code=entry.trust_remote_code)
+    max_tokens = request.max_tokens or settings["max_tokens"] or _default_answer_tokens(model)
+    search_items = subset(dataset, "search", request.samples or SEARCH_ITEMS, seed=request.seed)
+    confirm_items = subset(
+        dataset, "confirm", request.confirm_samples or 2 * (request.samples or SEARCH_ITEMS), seed=request.seed
+    )
+    if len(search_items) < 2 or len(confirm_items) < 2:  # noqa: PLR2004 - one item supports no interval
+        raise DataError("study.too_few_items", name=dataset.name, search=len(search_items), confirm=len(confirm_items))
+    load = Load(
+        streams=None if request.rate else request.streams,
+        rate=request.rate,
+        arrival="poisson" if request.rate else "closed",
+        seed=request.seed,
+    )
+    measured = {item.id for item in (*search_items, *confirm_items)}
+    work = Workload(
+        dataset=dataset,
+        load=load,
+        max_tokens=max_tokens,
+        seed=request.seed,
+        request_timeout_s=settings["request_timeout_s"],
+        warmup_items=tuple(item for item in dataset.items if item.id not in measured)[:64] or search_items[:1],
+        request_extra=dict(getattr(engine, "measured_body", {})),
+    )
+    task = first_task(work, (*search_items, *confirm_items))
+    baseline = Configuration(
+        engine=engine.name,
+        launch=engine.baseline(model, hardware, task),
+        request=replace(engine.default_sampling, prompt_form=DEFAULT_FORM),
+    )
+    return Prepared(
+        request=request,
+        workspace=workspace,
+        settings=settings,
+        hardware=hardware,
+        entry=entry,
+        model=model,
+        engine=engine,
+        engine_reason=reason,
+        dataset=dataset,
+        search_items=search_items,
+        confirm_items=confirm_items,
+        work=work,
+        goal=goal,
+        constraints=constraints,
+        task=task,
+        baseline=baseline,
+    )
+
+
+def first_task(work: Workload, items: Sequence[Item]) -> Task:
+    """The task before anything was tokenised: a prompt cannot have more tokens than UTF-8 bytes."""
+    return Task(load=work.load, max_tokens=work.max_tokens, prompt_tokens=_longest_bytes(work, items) + TEMPLATE_TOKENS)
+
+
+def refined_task(work: Workload, items: Sequence[Item], tokens_per_byte: float) -> Task:
+    """The task once the baseline's own usage figures told how this tokenizer reads these texts (10 % on top)."""
+    tokens = int(_longest_bytes(work, items) * min(tokens_per_byte * 1.1, 1.0)) + TEMPLATE_TOKENS
+    return Task(load=work.load, max_tokens=work.max_tokens, prompt_tokens=tokens)
+
+
+def _longest_bytes(work: Workload, items: Sequence[Item]) -> int:
+    return max(
+        sum(len(message["content"].encode()) for message in render(item, form, work.dataset))
+        for item in items
+        for form in forms_for(work.dataset)
+    )
+
+
+def _default_answer_tokens(model: ModelInfo) -> int:
+    small = model.parameters is not None and model.parameters < SMALL_MODEL_PARAMETERS
+    return SMALL_ANSWER_TOKENS if small else ANSWER_TOKENS
+
+
+def _goal(request: StudyRequest) -> tuple[Goal, tuple[Constraint, ...]]:
+    if request.objectives:
+        goal = Goal(objectives=parse_objectives(request.objectives), floors=())
+    elif request.strategy:
+        goal = strategy_goal(request.strategy)
+    else:
+        goal = Goal(objectives=parse_objectives("quality,answers_per_minute"), floors=())
+    return goal, parse_constraints(request.constraints)

@@ -1,0 +1,77 @@
+"""What a user asked for, before anything is looked up: every field has the command line's default."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from llmopt.errors import UsageError
+from llmopt.records import Strategy
+
+__all__ = ["METHODS", "StudyRequest"]
+
+METHODS = ("auto", "tpe", "gp", "nsga2", "random", "grid")
+DEFAULT_BUDGET_S = 540.0
+"""The demo's time limit: verdict within ten minutes on two cores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRequest:
+    """One optimisation as asked for. ``None`` leaves a choice to settings, dataset or hardware."""
+
+    model: str
+    dataset: str
+    engine: str | None = None
+    strategy: Strategy | None = None
+    objectives: str | None = None
+    constraints: tuple[str, ...] = ()
+    method: str = "auto"
+    trials: int = 30
+    timeout_s: float | None = None
+    samples: int | None = None
+    confirm_samples: int | None = None
+    streams: int = 4
+    rate: float | None = None
+    max_tokens: int | None = None
+    seed: int = 0
+    safe: bool = False
+    name: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    quality_margin: float = 0.02
+    speed_margin: float = 0.05
+    price_per_hour: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no machine could do, in one sentence each."""
+        if self.trials < 1:
+            raise UsageError("study.trials", value=self.trials)
+        if self.timeout_s is not None and not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
+            raise UsageError("study.timeout", value=self.timeout_s)
+        if self.method not in METHODS:
+            raise UsageError("study.method", value=self.method, known=", ".join(METHODS))
+        if self.samples is not None and self.samples < 2:  # noqa: PLR2004 - one item supports no interval
+            raise UsageError("study.samples", value=self.samples)
+        if self.streams < 1:
+            raise UsageError("study.streams", value=self.streams)
+        if self.rate is not None and not (math.isfinite(self.rate) and self.rate > 0):
+            raise UsageError("study.rate", value=self.rate)
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise UsageError("study.max_tokens", value=self.max_tokens)
+
+    def to_spec(self) -> dict[str, Any]:
+        """Plain data for the database; ``from_spec`` reads it back."""
+        spec = asdict(self)
+        spec["strategy"] = self.strategy.value if self.strategy else None
+        return spec
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> StudyRequest:
+        """The request of a stored study; fields of later versions are ignored."""
+        known = {f.name for f in fields(cls)}
+        values = {name: value for name, value in spec.items() if name in known}
+        values["constraints"] = tuple(values.get("constraints") or ())
+        strategy = values.get("strategy")
+        values["strategy"] = Strategy(strategy) if strategy else None
+        return cls(**values)
