@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["DeviceLibrary", "DeviceMemory", "DeviceUnavailable", "Found", "Holder", "device_libraries", "find_devices"]
 
 
-class DeviceUnavailable(Exception):  # noqa: N818 - says that a library cannot answer, which is no failure of ours
+class DeviceUnavailable(Exception):
     """A library or driver cannot answer. ``reason`` is a message key, followed by ``: detail`` where there is one."""
 
     def __init__(self, reason: str) -> None:
@@ -80,10 +81,14 @@ def device_libraries(machine: Machine) -> tuple[DeviceLibrary, ...]:
     """One library a vendor, none of them opened yet."""
     from llmopt.hardware.amd import AmdLibrary  # noqa: PLC0415 - the variants import this module's Protocol
     from llmopt.hardware.apple import AppleLibrary  # noqa: PLC0415
+    from llmopt.hardware.fake import FAKE_VARIABLE, FakeLibrary  # noqa: PLC0415
     from llmopt.hardware.intel import IntelLibrary  # noqa: PLC0415
     from llmopt.hardware.nvidia import NvidiaLibrary  # noqa: PLC0415
 
-    return (NvidiaLibrary(machine), AmdLibrary(machine), IntelLibrary(machine), AppleLibrary(machine))
+    real = (NvidiaLibrary(machine), AmdLibrary(machine), IntelLibrary(machine), AppleLibrary(machine))
+    if FAKE_VARIABLE in machine.env:
+        return (*real, FakeLibrary.from_folder(Path(machine.env[FAKE_VARIABLE])))
+    return real
 
 
 def find_devices(libraries: Iterable[DeviceLibrary]) -> Found:

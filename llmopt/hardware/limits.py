@@ -10,7 +10,7 @@ from llmopt.hardware.machine import Machine, text_or_none, whole_number
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["MemoryLimit", "batch_cores", "batch_memory_bytes", "cpu_quota", "memory_limit"]
+__all__ = ["MemoryLimit", "batch_cores", "batch_memory_bytes", "cpu_quota", "memory_limit", "out_of_memory_kills"]
 
 _NO_LIMIT = 1 << 60
 """cgroup v1 prints "no limit" as a page-rounded 2^63."""
@@ -137,3 +137,13 @@ def batch_memory_bytes(env: Mapping[str, str]) -> tuple[int, str] | None:
     if each and each > 0 and cores is not None:
         return int(each * cores[0]) << 20, "SLURM_MEM_PER_CPU"
     return None
+
+
+def out_of_memory_kills(machine: Machine) -> int:
+    """Kills the kernel counted in our cgroup so far; 0 where it keeps no count."""
+    tree = _hierarchy(machine, "memory") if machine.system == "Linux" else None
+    if tree is None:
+        return 0
+    name = "memory.events" if tree.version == 2 else "memory.oom_control"  # noqa: PLR2004 - the cgroup version
+    folder = next(tree.folders())
+    return _stat(text_or_none(machine, f"{folder}/{name}") or text_or_none(machine, f"{tree.mount}/{name}"), "oom_kill")
