@@ -1,0 +1,184 @@
+"""Drawing a set of items: templates spread evenly, every item its own world, all of it decided by hashes of the seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from itertools import count as counting
+from random import Random
+from typing import Literal, NamedTuple
+
+from llmopt.records import Item
+from llmopt.workload.korean_qa.genres import GENRES
+from llmopt.workload.korean_qa.model import Ask, Genre, Section
+from llmopt.workload.korean_qa.questions import Question, pose
+from llmopt.workload.korean_qa.worlds import draw_world, write_world
+
+__all__ = ["LEVEL_TOKENS", "SET_VERSION", "generate", "template_ids"]
+
+SET_VERSION = "korean_qa-1"
+"""Rises with any change of wording or drawing: the same version and seed give the same bytes."""
+
+LEVEL_TOKENS = {1: 256, 2: 1024, 3: 4096, 4: 16384}
+"""Level → passage length in tokens, nearly (Korean-capable vocabularies differ by a third)."""
+
+_CHARACTERS_PER_TOKEN = 1.55
+_ROWS = {1: 5, 2: 15, 3: 24, 4: 30}
+_LETTERS = "ABCD"
+_LAYOUTS: dict[str, tuple[Section, ...]] = {
+    "span": ("prose",),
+    "lookup": ("table", "list"),
+    "two_hop": ("prose", "table", "list"),
+    "date": ("prose", "list"),
+    "count": ("prose", "table"),
+    "compare": ("prose", "table", "list"),
+    "unanswerable": ("prose", "table", "list"),
+    "choice": ("prose", "list"),
+}
+
+Split = Literal["search", "confirm", "examples"]
+
+
+class _Template(NamedTuple):
+    genre: Genre
+    ask: Ask
+    split: Split
+
+    @property
+    def id(self) -> str:
+        return f"{self.genre.key}.{self.ask.key}"
+
+
+def template_ids() -> tuple[str, ...]:
+    """Every template, named genre.question."""
+    return tuple(template.id for side in _templates().values() for template in side)
+
+
+def generate(count: int, seed: int, *, levels: Sequence[int] = (1,)) -> tuple[Item, ...]:
+    """``count`` items, half *search* and half *confirm*, over the given levels, then worked examples beside them.
+
+    Examples are always of the shortest level, so that they cost little of a prompt.
+    """
+    sides = _templates()
+    items = []
+    for place in range(count):
+        side = sides["confirm" if place % 2 else "search"]
+        turn, which = divmod(place // 2, len(side))
+        level = levels[(place // 2 + turn) % len(levels)]
+        items.append(_make(side[which], seed, level, turn, place // 2))
+    items += [_make(template, seed, min(LEVEL_TOKENS), 0, n) for n, template in enumerate(sides["examples"])]
+    return tuple(items)
+
+
+@cache
+def _templates() -> dict[Split, tuple[_Template, ...]]:
+    """Templates by split, each side with all kinds in turn: the order depends on names alone, never on a seed."""
+    by_kind: dict[str, list[tuple[Genre, Ask]]] = {}
+    for genre in GENRES:
+        for ask in genre.asks:
+            by_kind.setdefault(ask.kind, []).append((genre, ask))
+    sides: dict[Split, list[list[_Template]]] = {"search": [], "confirm": [], "examples": []}
+    for kind in sorted(by_kind):
+        order = sorted(by_kind[kind], key=lambda pair: _hash("split", pair[0].key, pair[1].key))
+        column: dict[Split, list[_Template]] = {"search": [], "confirm": [], "examples": []}
+        for place, (genre, ask) in enumerate(order):
+            split: Split = "examples" if place == 0 else "search" if place % 2 else "confirm"
+            column[split].append(_Template(genre, ask, split))
+        for split, found in column.items():
+            sides[split].append(found)
+    return {split: tuple(_in_turn(columns)) for split, columns in sides.items()}
+
+
+def _in_turn(columns: list[list[_Template]]) -> list[_Template]:
+    longest = max(map(len, columns))
+    return [column[place] for place in range(longest) for column in columns if place < len(column)]
+
+
+def _make(template: _Template, seed: int, level: int, turn: int, place: int) -> Item:
+    """The item of one template and turn; worlds that do not allow the question are drawn again."""
+    for attempt in counting():
+        rng = Random(_hash(SET_VERSION, seed, template.id, level, turn, attempt))
+        passage, question = _attempt(template, level, rng)
+        if question is None or _printed(question):
+            continue
+        if template.ask.kind == "choice" and len(question.distractors) < len(_LETTERS) - 1:
+            continue
+        return _item(template, seed, level, turn, place, passage, question, rng)
+    raise AssertionError("counting() never ends")
+
+
+def _attempt(template: _Template, level: int, rng: Random) -> tuple[str, Question | None]:
+    used: set[str] = set()
+    grouped = template.ask.kind == "two_hop" or level > 1
+    layout = rng.choice(_LAYOUTS[template.ask.kind])
+    world = draw_world(template.genre, _ROWS[level], rng, used)
+    passage = write_world(world, layout, rng, groups=grouped)
+    passage = _surrounded(passage, template.genre, LEVEL_TOKENS[level] * _CHARACTERS_PER_TOKEN, rng, used)
+    return passage, pose(template.ask, world, rng, passage)
+
+
+def _surrounded(passage: str, genre: Genre, characters: float, rng: Random, used: set[str]) -> str:
+    """The document among documents of other genres, until the passage has its length."""
+    parts = [passage]
+    length = len(passage)
+    others = [other for other in GENRES if other.key != genre.key]
+    rng.shuffle(others)
+    for other in (others * 9)[: 9 * len(others)]:
+        missing = characters - length
+        per_row = 70
+        if missing < 5 * per_row:
+            break
+        world = draw_world(other, max(4, min(30, int(missing / per_row))), rng, used)
+        text = write_world(world, rng.choice(("prose", "table", "list")), rng, groups=missing > 12 * per_row)
+        parts.append(text)
+        length += len(text)
+    rng.shuffle(parts)
+    return "\n\n".join(parts)
+
+
+def _printed(question: Question) -> bool:
+    """Whether the answer stands in the question, where it would give itself away (comparisons name both sides)."""
+    return question.query["op"] != "pair" and any(answer in question.text for answer in question.answers[:1])
+
+
+def _item(
+    template: _Template, seed: int, level: int, turn: int, place: int, passage: str, question: Question, rng: Random
+) -> Item:
+    ask = template.ask
+    options: tuple[str, ...] = ()
+    answers = question.answers
+    worked = question.worked
+    if ask.kind == "choice":
+        # the gold letter follows the item's place, so that a set has each letter equally often
+        gold = (place // 8 + turn) % len(_LETTERS)
+        wrong = rng.sample(list(question.distractors), len(_LETTERS) - 1)
+        options = (*wrong[:gold], question.answers[0], *wrong[gold:])
+        answers = (_LETTERS[gold],)
+    meta = {
+        "context": passage,
+        "form": ask.kind,
+        "genre": template.genre.key,
+        "query": dict(question.query),
+    }
+    if worked:
+        meta["solution"] = worked
+    if question.distractors and ask.kind != "choice":
+        meta["distractors"] = list(question.distractors)
+    name = hashlib.blake2b(f"{passage}\n{question.text}".encode(), digest_size=6).hexdigest()
+    return Item(
+        id=f"qa-{level}-{name}",
+        question=question.text,
+        answers=answers,
+        kind="choice" if ask.kind == "choice" else "qa",
+        cluster=template.id,
+        level=level,
+        split=template.split,
+        options=options,
+        meta=meta,
+    )
+
+
+def _hash(*parts: object) -> int:
+    text = "|".join(map(str, parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")

@@ -1,0 +1,231 @@
+"""Items from a user's own rows: columns named, kinds recognised, gold answers checked, duplicates refused."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llmopt.errors import DataError
+from llmopt.records import Item
+from llmopt.workload.columns import near, resolve_columns
+from llmopt.workload.files import Row
+from llmopt.workload.splits import assign_splits, draw
+
+__all__ = ["DEFAULT_SIZE", "KINDS", "LETTERS", "UserItems", "items_from_rows", "option_letter"]
+
+DEFAULT_SIZE = 1000
+"""How many rows are drawn where the user names no size."""
+
+KINDS = ("numeric", "qa", "exact", "char_f1", "choice", "json", "open")
+LETTERS = "ABCDEFGHIJ"
+
+_NUMBER = re.compile(
+    r"(?:[₩$€]\s*)?[+\-−]?\s*(?:[₩$€]\s*)?\d[\d,.]*(?:\s*/\s*\d+)?(?:\s*[조억만천백십]\s*[\d,.]*)*\s*(?:[^\W\d]{1,4}|%|℃|°C)?",
+)
+_HANGUL_NUMBER = re.compile(
+    r"[영공일이삼사오육칠팔구십백천만억조하나둘셋넷한두세네다섯여덟아홉열스물무른마흔쉰예순일든]+\s?[가-힣]{0,2}"
+)
+_NOT_SAMPLED = ("examples",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserItems:
+    """Items with their splits, and what the user should be told about them."""
+
+    items: tuple[Item, ...]
+    notes: tuple[tuple[str, Mapping[str, Any]], ...]
+
+
+def items_from_rows(
+    rows: Iterable[Row],
+    *,
+    source: str,
+    seed: int,
+    size: int | None,
+    columns: Mapping[str, str] | None,
+    kind: str | None,
+    examples: bool = True,
+) -> UserItems:
+    """Draw ``size`` rows (all up to 1,000 where None) and read them as items; raises DataError naming row and reason."""
+    if kind is not None and kind not in KINDS:
+        raise DataError("data.unknown_kind", kind=kind, near=near(kind, KINDS), known=", ".join(KINDS))
+    iterator = iter(rows)
+    first = next(iterator, None)
+    if first is None:
+        raise DataError("data.empty", path=source)
+    mapping = resolve_columns(tuple(first.values), columns, source=source)
+    counter = itertools.count(1)
+    named = (
+        (_identity(row, mapping), row) for row, _ in zip(itertools.chain([first], iterator), counter, strict=False)
+    )
+    wanted = DEFAULT_SIZE if size is None else size
+    drawn = list(draw(named, wanted, seed))
+    total = next(counter) - 1
+    kept, repeated = _without_repeats(drawn, mapping, source)
+    kept = kept[:wanted]
+    read = [item for name, row in kept if (item := _item(name, row, mapping, source)) is not None]
+    chosen, unanswered = _with_kind(read, kind, source)
+    if not chosen:
+        raise DataError("data.nothing_usable", source=source, rows=total, columns=mapping["question"])
+    notes: list[tuple[str, Mapping[str, Any]]] = []
+    if total > wanted:
+        notes.append(("data.drawn", {"size": wanted, "total": total, "seed": seed}))
+    for key, count in (("repeated", repeated), ("no_question_rows", len(kept) - len(read)), ("unanswered", unanswered)):
+        if count:
+            notes.append((f"data.{key}", {"count": count}))
+    if chosen[0].kind == "open":
+        notes.append(("data.no_gold", {"source": source}))
+    return UserItems(items=_split(sorted(chosen, key=lambda i: i.meta["row"]), examples=examples), notes=tuple(notes))
+
+
+def option_letter(answer: str, options: Sequence[str]) -> str | None:
+    """The letter of a gold option given as its text, a letter (``B``, ``(B)``), ``②`` or a number from 1."""
+    if answer in options:
+        return LETTERS[options.index(answer)]
+    bare = answer.strip().strip("()[].) ").upper()
+    place = "①②③④⑤⑥⑦⑧⑨⑩".find(bare) if len(bare) == 1 else -1
+    if place < 0 and bare.isdecimal():
+        place = int(bare) - 1
+    if place < 0 and len(bare) == 1:
+        place = LETTERS.find(bare)
+    return LETTERS[place] if 0 <= place < len(options) else None
+
+
+def _identity(row: Row, mapping: Mapping[str, str]) -> str:
+    if "id" in mapping:
+        value = row.values.get(mapping["id"])
+        if value not in (None, ""):
+            return str(value)
+    text = json.dumps(dict(row.values), sort_keys=True, ensure_ascii=False, default=str)
+    return "row-" + hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=6).hexdigest()
+
+
+def _without_repeats(
+    drawn: Sequence[tuple[str, Row]], mapping: Mapping[str, str], source: str
+) -> tuple[list[tuple[str, Row]], int]:
+    """One row for each id: exact repeats are counted, different rows under one id are refused."""
+    seen: dict[str, Row] = {}
+    repeated = 0
+    for name, row in drawn:
+        other = seen.setdefault(name, row)
+        if other is row:
+            continue
+        if "id" in mapping and dict(other.values) != dict(row.values):
+            lines = sorted((other.number, row.number))
+            raise DataError("data.duplicate_id", source=source, id=name, first=lines[0], second=lines[1])
+        repeated += 1
+    return list(seen.items()), repeated
+
+
+def _item(name: str, row: Row, mapping: Mapping[str, str], source: str) -> Item | None:
+    """None where the row has no question."""
+
+    def cell(field: str) -> Any:
+        return row.values.get(mapping[field]) if field in mapping else None
+
+    question = _text(cell("question"))
+    if not question:
+        return None
+    options = tuple(_listed(cell("options")))
+    meta: dict[str, Any] = {"row": row.number, "source": source}
+    for field in ("context", "solution"):
+        if text := _text(cell(field)):
+            meta[field] = text
+    if cell("schema"):
+        meta["schema"] = _parsed(cell("schema"))
+    if declared := _text(cell("kind")):
+        meta["declared"] = declared
+    level = _text(cell("level"))
+    return Item(
+        id=name,
+        question=question,
+        answers=tuple(_listed(cell("answer"))),
+        kind="",
+        cluster=_text(cell("cluster")),
+        level=int(level) if level.isdecimal() else 0,
+        unit=_text(cell("unit")),
+        options=options,
+        split=_declared_split(_text(cell("split"))),
+        meta=meta,
+    )
+
+
+def _declared_split(text: str) -> Any:
+    return text if text in ("search", "confirm", "examples") else ""
+
+
+def _split(items: Sequence[Item], *, examples: bool) -> tuple[Item, ...]:
+    declared = {item.split for item in items}
+    if declared >= {"search", "confirm"} and "" not in declared:
+        return tuple(items)
+    return assign_splits(items, examples=examples)
+
+
+def _with_kind(items: Sequence[Item], kind: str | None, source: str) -> tuple[list[Item], int]:
+    """Items with their kind; those without the gold answer that the others have are left out and counted."""
+    if not any(item.answers or item.meta.get("schema") for item in items):
+        return [_finished(item, "open", source) for item in items], 0
+    answered = [item for item in items if item.answers or item.meta.get("schema")]
+    usual = kind or _usual_kind(answered)
+    chosen = [_finished(item, item.meta.get("declared") or usual, source) for item in answered]
+    return chosen, len(items) - len(answered)
+
+
+def _usual_kind(items: Sequence[Item]) -> str:
+    if all(item.options for item in items):
+        return "choice"
+    if all(item.meta.get("schema") for item in items):
+        return "json"
+    return "numeric" if all(_is_number(answer) for item in items for answer in item.answers) else "qa"
+
+
+def _finished(item: Item, kind: str, source: str) -> Item:
+    if kind not in KINDS:
+        raise DataError("data.unknown_kind", kind=kind, near=near(kind, KINDS), known=", ".join(KINDS))
+    answers = item.answers
+    if kind == "numeric" and not all(_is_number(answer) for answer in answers):
+        wrong = next(answer for answer in answers if not _is_number(answer))
+        raise DataError("data.not_a_number", source=source, line=item.meta["row"], value=wrong)
+    if kind == "choice":
+        letters = [option_letter(answer, item.options) for answer in answers]
+        if not letters or None in letters:
+            shown = {"value": answers[0] if answers else "-", "count": len(item.options)}
+            raise DataError("data.not_an_option", source=source, line=item.meta["row"], **shown)
+        answers = tuple(letter for letter in letters if letter)
+    meta = {key: value for key, value in item.meta.items() if key != "declared"}
+    return replace(item, kind=kind, answers=answers, meta=meta)
+
+
+def _is_number(text: str) -> bool:
+    """A gold answer that plainly is one quantity (``35,000원``, ``3만 5천``, ``7/2``, ``스무 명``)."""
+    bare = text.strip()
+    return bool(_NUMBER.fullmatch(bare) or _HANGUL_NUMBER.fullmatch(bare))
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def _listed(value: Any) -> Iterator[str]:
+    """The texts of one cell: a list, a JSON list as text, or one value."""
+    parsed = _parsed(value)
+    values = parsed if isinstance(parsed, list | tuple) else [value]
+    yield from (text for text in map(_text, values) if text)
+
+
+def _parsed(value: Any) -> Any:
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return value
