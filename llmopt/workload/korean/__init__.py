@@ -1,0 +1,1 @@
+"""Korean as the generators need it: particles, number words, counters."""

@@ -1,0 +1,33 @@
+"""Numbers an author wrote into fixed text (``두 사람``, ``한 시간``): an answer must not equal one of them."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["literal_numbers"]
+
+_WORDS = {
+    "한": 1,
+    "하나": 1,
+    "하루": 1,
+    "두": 2,
+    "둘": 2,
+    "세": 3,
+    "셋": 3,
+    "네": 4,
+    "넷": 4,
+    "다섯": 5,
+    "여섯": 6,
+    "일곱": 7,
+    "여덟": 8,
+    "아홉": 9,
+    "열": 10,
+    "열두": 12,
+    "일주일": 7,
+}
+_WORD = re.compile(rf"(?<![가-힣])({'|'.join(sorted(_WORDS, key=len, reverse=True))})(?=\s|개|명|$)|(\d+)")
+
+
+def literal_numbers(text: str) -> set[int]:
+    """The numbers written in a piece of fixed text, as digits or as native words standing alone."""
+    return {int(match.group(2)) if match.group(2) else _WORDS[match.group(1)] for match in _WORD.finditer(text)}
