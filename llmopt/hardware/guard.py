@@ -70,7 +70,7 @@ class Guard:
         return self.watch.level
 
     def register(self, model: Any, name: str | None = None) -> Any:
-        """Have ``model`` emptied at the end even where the caller still holds it; kept by weak reference. Returns it."""
+        """Have ``model`` emptied at the end even where the caller still holds it; kept weakly. Returns it."""
         self._registry.add(name or f"{self.name}#{len(self._registry.alive())}", model)
         return model
 
