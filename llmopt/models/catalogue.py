@@ -6,11 +6,12 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from llmopt.config.models import ModelConfig, ModelConfigManager
 from llmopt.errors import UsageError
 from llmopt.models.entry import HubFiles, ModelEntry, PackagePart
 from llmopt.paths import Workspace
@@ -21,7 +22,6 @@ __all__ = ["DEFAULT_MODEL", "built_in_models", "find_model", "model_names"]
 DEFAULT_MODEL = "qwen2.5-coder-0.5b"
 """What runs where no model is named."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-_FACTS = {field.name for field in fields(ModelInfo)}
 
 
 def find_model(name_or_path: str, workspace: Workspace) -> ModelEntry:
@@ -59,7 +59,46 @@ def built_in_models() -> Mapping[str, ModelEntry]:
 
 
 def _all_models(workspace: Workspace) -> dict[str, ModelEntry]:
-    return dict(built_in_models())
+    """The built-in entries, each replaced by the user's of the same name, then the user's others."""
+    known = dict(built_in_models())
+    if workspace.models_file.is_file():
+        manager = ModelConfigManager(workspace.models_file)
+        for name in manager.list_configs():
+            known[name] = _user_entry(manager.get_config(name), known.get(name), workspace)
+    return known
+
+
+def _user_entry(config: ModelConfig, base: ModelEntry | None, workspace: Workspace) -> ModelEntry:
+    """An entry of the user's; where it names the same weights as the built-in one, that one's facts still hold."""
+    path = Path(config.model_path).expanduser()
+    path = path if path.is_absolute() else workspace.root / path
+    if path.exists() or not _HUB_ID.fullmatch(config.model_path):
+        found = _path_entry(path)
+        found = replace(found, name=config.name, facts=replace(found.facts, name=config.name))
+    elif base is not None and base.path == config.model_path:
+        found = base
+    else:
+        facts = ModelInfo(name=config.name, path=config.model_path, format="hub")
+        found = ModelEntry(name=config.name, path=config.model_path, facts=facts, origin="user")
+    gguf = found.gguf
+    if config.gguf_repo is not None and config.gguf_file is not None:
+        gguf = HubFiles(repo=config.gguf_repo, files=(config.gguf_file,), sha256=config.sha256)
+    return replace(
+        found,
+        origin="user",
+        facts=replace(found.facts, trust_remote_code=config.trust_remote_code),
+        gguf=gguf,
+        packages=found.packages if gguf is found.gguf else (),
+        description={"ko": config.description, "en": config.description} if config.description else found.description,
+        model_type=config.model_type,
+        device=config.device,
+        dtype=config.dtype,
+        quantization=asdict(config.quantization) if config.quantization else {},
+        revision=config.revision,
+        trust_remote_code=config.trust_remote_code,
+        allow_pickle=config.allow_pickle,
+        inference=config.inference,
+    )
 
 
 def _built_in(name: str, raw: Mapping[str, Any]) -> ModelEntry:

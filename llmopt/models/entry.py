@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from llmopt.records import DataType, DeviceType, ModelInfo, ModelType, SettingValue
+from llmopt.records import DataType, DeviceType, InferenceParams, ModelInfo, ModelType, SettingValue
 
 __all__ = ["HubFiles", "ModelEntry", "PackagePart"]
 
@@ -57,6 +57,8 @@ class ModelEntry:
     revision: str | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    inference: InferenceParams = field(default_factory=InferenceParams)
+    """Request settings its user wants to start from."""
 
     @property
     def local(self) -> bool:

@@ -1,7 +1,8 @@
 """Which layer keeps what: full attention, a sliding window, a recurrent state or nothing, read from a model's settings.
 
 One letter a layer: ``F`` full attention, ``S`` sliding window (or chunk), ``R`` constant recurrent state, ``B`` both
-attention and state, ``N`` no cache of its own (feed-forward only, or sharing another layer's cache), ``?`` a kind this version does not know.
+attention and state, ``N`` no cache of its own (feed-forward only, or sharing another layer's cache), ``?`` a kind
+this version does not know.
 """
 
 from __future__ import annotations
