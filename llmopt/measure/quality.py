@@ -10,9 +10,20 @@ from llmopt.measure.answers.reply import read_reply
 from llmopt.measure.answers.status import early_status, hangul_share, late_status
 from llmopt.measure.evaluators.base import Evaluator, Scorer
 from llmopt.measure.evaluators.registry import scorer_for
-from llmopt.records import AnswerStatus, Dataset, Item, Sample, Score
+from llmopt.measure.stats.intervals import proportion_interval
+from llmopt.records import AnswerStatus, Dataset, Estimate, Item, Sample, Score
 
-__all__ = ["Evaluator", "LevelReport", "Scorer", "by_item", "level_report", "score", "score_run", "status_rates"]
+__all__ = [
+    "Evaluator",
+    "LevelReport",
+    "Scorer",
+    "by_item",
+    "level_report",
+    "quality",
+    "score",
+    "score_run",
+    "status_rates",
+]
 
 _STATED = ("marker", "boxed")
 """Rules that read an answer the model stated as such; only these count in a reply that was cut off."""
@@ -107,3 +118,23 @@ def reweighted(dataset: Dataset, scores: Sequence[Score]) -> tuple[Mapping[str, 
     kept = {entry.level for entry in report if entry.weight > 0}
     levels = {item.id: item.level for item in dataset.items}
     return {name: value for name, value in by_item(scores).items() if levels.get(name) in kept}, report
+
+
+def quality(items: Iterable[Item], scores: Sequence[Score]) -> dict[str, Estimate]:
+    """``accuracy`` over items (repeats averaged first) with its clustered interval, and the share of cut-off answers.
+
+    Empty where no request was answered: what was not measured is absent, never 0.
+    """
+    clusters = {item.id: item.cluster or item.id for item in items}
+    values = by_item(scores)
+    if not values:
+        return {}
+    names = list(values)
+    found = proportion_interval([values[name] for name in names], clusters=[clusters[name] for name in names])
+    cut_off = status_rates(scores)[AnswerStatus.TRUNCATED.value]
+    return {
+        "accuracy": Estimate(
+            value=found.value, unit="share", n=len(names), low=found.low, high=found.high, method="Wilson, clustered"
+        ),
+        "truncated": Estimate(value=cut_off, unit="share", n=len(scores)),
+    }
