@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from llmopt.errors import EngineError
-from llmopt.measure.answer import TokenCounter, read_answer
+from llmopt.measure.stream import TokenCounter, read_answer
 from llmopt.records import Endpoint, InferenceParams, Request, Sample
 from llmopt.runtime.clock import MonotonicClock
 from llmopt.runtime.http import BODY_LIMIT, Connection, Exchange, HttpError, address, connect, request_head
@@ -64,6 +64,7 @@ class Client:
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._clock = MonotonicClock()
+        self._finished_events = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -112,8 +113,13 @@ class Client:
                 exchange = await connection.exchange(payload, timeout_s=self._timeout_s, end_marker=END_MARKER)
             finally:
                 self._put_back(connection)
+            self._finished_events += len(exchange.chunks)
             if reused is None or exchange.failure != "closed_early" or exchange.answered:
                 return exchange
+
+    def events_seen(self) -> int:
+        """Reads that brought part of an answer, of finished and running requests: progress without reading answers."""
+        return self._finished_events + sum(connection.events_seen for connection in self._open)
 
     async def send(self, request: Request, *, planned_s: float | None = None) -> Sample:
         """Send one request and read its answer. Never raises for what server or network do: see ``Sample.error``."""

@@ -120,6 +120,11 @@ class Connection(asyncio.Protocol):
         """Whether another request may be sent."""
         return self._reusable and self._exchange is None and self._transport is not None
 
+    @property
+    def events_seen(self) -> int:
+        """Body chunks of the exchange in flight."""
+        return len(self._exchange.chunks) if self._exchange is not None else 0
+
     async def exchange(self, payload: bytes, *, timeout_s: float, end_marker: bytes | None = None) -> Exchange:
         """Send ``payload`` (head and body) and wait for the whole answer; never raises for what the server does.
 

@@ -54,12 +54,20 @@ class Scripted:
         self.scripts = []
         self.requests = []
         self.connections = 0
+        self.in_flight = 0
+        self.peak = 0
+        self.changed = asyncio.Condition()
         self._server = None
         self._tasks = set()
 
     @property
     def endpoint(self):
         return Endpoint(model="m", socket_path=self.socket_path, api_key="secret")
+
+    async def until_in_flight(self, number, *, asked=0):
+        """Wait until ``number`` requests are being answered at once (and ``asked`` have come in all)."""
+        async with asyncio.timeout(20), self.changed:
+            await self.changed.wait_for(lambda: self.in_flight >= number and len(self.requests) >= asked)
 
     async def start(self):
         self._server = await asyncio.start_unix_server(self._serve, self.socket_path)
@@ -79,7 +87,15 @@ class Scripted:
                 length = next((int(x.split(b":")[1]) for x in raw.split(b"\r\n") if x.startswith(b"Content-Length")), 0)
                 body = await reader.readexactly(length) if length else b""
                 self.requests.append((raw.decode(), body))
-                if not await self._play(self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0], writer):
+                self.in_flight += 1
+                self.peak = max(self.peak, self.in_flight)
+                async with self.changed:
+                    self.changed.notify_all()
+                try:
+                    go_on = await self._play(self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0], writer)
+                finally:
+                    self.in_flight -= 1
+                if not go_on:
                     break
         writer.close()
 
@@ -93,6 +109,9 @@ class Scripted:
                 return False
             elif step is HANG:
                 await asyncio.Event().wait()
+            elif asyncio.iscoroutinefunction(step):
+                await writer.drain()
+                await step()
             elif callable(step):
                 step()
             else:

@@ -1,0 +1,81 @@
+"""When requests of an open loop start: a schedule of absolute times, the same for every configuration with its seed.
+
+Rates change by time-warping one unit-rate series, so two configurations (or two rates) see the same bursts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from llmopt.records import Load
+
+__all__ = ["Ramp", "arrival_times"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ramp:
+    """A rate that moves from ``from_rate`` to ``to_rate`` (per second) in ``seconds``, then stays."""
+
+    from_rate: float
+    to_rate: float
+    seconds: float
+    shape: Literal["linear", "exponential"] = "linear"
+
+    def __post_init__(self) -> None:
+        if min(self.from_rate, self.to_rate, self.seconds) <= 0:
+            raise ValueError("a ramp needs positive rates and a positive duration")
+
+    def expected(self, at_s: float) -> float:
+        """How many arrivals are expected by ``at_s``: the integral of the rate."""
+        inside_s = min(at_s, self.seconds)
+        if self.shape == "linear" or self.from_rate == self.to_rate:
+            slope = (self.to_rate - self.from_rate) / self.seconds
+            count = self.from_rate * inside_s + slope * inside_s**2 / 2
+        else:
+            growth = math.log(self.to_rate / self.from_rate) / self.seconds
+            count = self.from_rate / growth * math.expm1(growth * inside_s)
+        return count + self.to_rate * max(at_s - self.seconds, 0.0)
+
+    def when(self, count: float) -> float:
+        """The time by which ``count`` arrivals are expected: the inverse of ``expected``."""
+        total = self.expected(self.seconds)
+        if count >= total:
+            return self.seconds + (count - total) / self.to_rate
+        if self.shape == "linear" or self.from_rate == self.to_rate:
+            slope = (self.to_rate - self.from_rate) / self.seconds
+            root = math.sqrt(self.from_rate**2 + 2 * slope * count)
+            return 2 * count / (self.from_rate + root)
+        growth = math.log(self.to_rate / self.from_rate) / self.seconds
+        return math.log1p(growth * count / self.from_rate) / growth
+
+
+def arrival_times(load: Load, count: int, *, ramp: Ramp | None = None) -> tuple[float, ...]:
+    """Seconds from the start of the load at which each of ``count`` requests is due; never decreasing.
+
+    ``gamma`` arrivals have gaps of shape ``burstiness`` (1 is Poisson, less is burstier, CV = 1/√burstiness).
+    Raises ValueError without a positive rate.
+    """
+    if ramp is None and (load.rate is None or load.rate <= 0):
+        raise ValueError("an open loop needs a positive rate")
+    rate = load.rate or 1.0
+    due = itertools.islice(_unit_rate(load), count)
+    return tuple(ramp.when(position) if ramp else position / rate for position in due)
+
+
+def _unit_rate(load: Load) -> Iterator[float]:
+    """Arrivals of rate 1: the series that is stretched to the rate asked for."""
+    rng = random.Random(f"arrivals {load.seed}")
+    position = 0.0
+    while True:
+        if load.arrival == "poisson":
+            position += -math.log1p(-rng.random())
+        elif load.arrival == "gamma":
+            position += rng.gammavariate(load.burstiness, 1 / load.burstiness)
+        yield position
+        if load.arrival in {"constant", "closed"}:
+            position += 1.0

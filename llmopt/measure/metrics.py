@@ -1,0 +1,247 @@
+"""Samples of a load → named figures with intervals. Formulas, sources and peers' definitions: docs/metrics.md.
+
+Percentiles carry the distribution-free interval of order statistics and are left out where the sample supports none
+(the median alone is given without); gaps of one request are dependent, so theirs is widened by the design effect.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from llmopt.errors import EngineError
+from llmopt.measure import timing
+from llmopt.measure.load import LoadRun
+from llmopt.measure.slo import Slo
+from llmopt.measure.stats.intervals import (
+    Interval,
+    clopper_pearson,
+    design_effect,
+    mean_interval,
+    quantile,
+    quantile_interval,
+    ratio_interval,
+    smallest_n,
+    wilson,
+)
+from llmopt.records import Estimate, Sample
+
+__all__ = ["Window", "provisional", "speed"]
+
+MS = 1e3
+PERCENTILES = (0.50, 0.90, 0.95, 0.99)
+SLICES = 10
+"""Batches of an open loop's window, for the spread of its rates."""
+
+PER_REQUEST: Mapping[str, Callable[[Sample], float | None]] = {
+    "ttft": timing.ttft_s,
+    "ttft_plan": lambda sample: timing.ttft_s(sample, planned=True),
+    "ttfot": timing.ttfot_s,
+    "tpot": timing.tpot_s,
+    "e2e": timing.e2e_s,
+    "e2e_plan": lambda sample: timing.e2e_s(sample, planned=True),
+    "stall": lambda sample: max(timing.chunk_gaps_s(sample), default=None),
+    "lateness": timing.lateness_s,
+}
+POOLED: Mapping[str, Callable[[Sample], tuple[float, ...]]] = {
+    "itl": timing.token_gaps_s,
+    "inter_chunk": timing.chunk_gaps_s,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The span that is judged; requests belong to it by their planned start."""
+
+    start_s: float
+    end_s: float
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return max(self.end_s - self.start_s, 1e-9)
+
+    def share(self, sample: Sample) -> float:
+        """The share of a request's time that lies inside: what it counts towards rates."""
+        took_s = sample.ended_s - sample.sent_s
+        inside_s = min(sample.ended_s, self.end_s) - max(sample.sent_s, self.start_s)
+        if took_s <= 0:
+            return 1.0 if self.start_s <= sample.ended_s <= self.end_s else 0.0
+        return max(inside_s, 0.0) / took_s
+
+
+def speed(run: LoadRun, slo: Slo | None = None, *, window: Window | None = None) -> dict[str, Estimate]:
+    """Every figure of a run over its window (or the given, cut one). Raises EngineError where no request succeeded."""
+    window = window or Window(start_s=run.window_start_s, end_s=run.window_end_s)
+    planned = [sample for sample in run.samples if window.start_s <= sample.planned_s <= window.end_s]
+    good = [sample for sample in planned if sample.ok]
+    if not any(sample.token_s for sample in good):
+        first = next((sample.error for sample in run.samples if sample.error), run.gave_up or "-")
+        raise EngineError("measure.no_valid_samples", n=len(planned), error=first)
+    failed = len(planned) - len(good)
+    return {
+        **_rates(run, window),
+        **_latencies(good),
+        "requests_per_s": _requests_per_s(planned, window),
+        "error_rate": _proportion(failed, len(planned)),
+        "truncated_rate": _proportion(sum(s.finish_reason == "length" for s in good), len(good)),
+        **_sizes(good),
+        **(_goodput(planned, slo, window) if slo is not None else {}),
+    }
+
+
+def provisional(run: LoadRun, *, window: Window | None = None) -> dict[str, Estimate]:
+    """Percentiles that the sample is too small to support, without interval: to steer a search, never to be printed."""
+    window = window or Window(start_s=run.window_start_s, end_s=run.window_end_s)
+    good = [s for s in run.samples if s.ok and window.start_s <= s.planned_s <= window.end_s]
+    found: dict[str, Estimate] = {}
+    for name, values, _ in _series(good):
+        for q in PERCENTILES:
+            key = f"{name}_p{round(q * 100)}_ms"
+            if values and len(values) < smallest_n(q):
+                value = quantile(sorted(values), q) * MS
+                found[key] = Estimate(value=value, unit="ms", n=len(values), method=f"provisional, n < {smallest_n(q)}")
+    return found
+
+
+def _series(good: Sequence[Sample]) -> Iterator[tuple[str, list[float], list[int] | None]]:
+    """(name, values in seconds, the request each pooled value belongs to)."""
+    for name, measure in PER_REQUEST.items():
+        yield name, [value for sample in good if (value := measure(sample)) is not None], None
+    for name, gaps in POOLED.items():
+        pairs = [(gap, number) for number, sample in enumerate(good) for gap in gaps(sample)]
+        yield name, [gap for gap, _ in pairs], [number for _, number in pairs]
+
+
+def _latencies(good: Sequence[Sample]) -> dict[str, Estimate]:
+    found: dict[str, Estimate] = {}
+    for name, values, requests in _series(good):
+        if not values:
+            continue
+        ordered = sorted(values)
+        for q in PERCENTILES:
+            effect = 1.0 if requests is None else design_effect(values, requests, quantile(ordered, q))
+            interval = quantile_interval(ordered, q, effect=effect)
+            if interval.low is not None or q == PERCENTILES[0]:
+                method = "order statistics" if requests is None else "order statistics at the effective size"
+                found[f"{name}_p{round(q * 100)}_ms"] = _scaled(interval, "ms", len(values), method, MS)
+        mean = mean_interval(values, clusters=requests)
+        found[f"{name}_mean_ms"] = _scaled(mean, "ms", len(values), "t" if requests is None else "clustered t", MS)
+        found[f"{name}_max_ms"] = Estimate(value=ordered[-1] * MS, unit="ms", n=len(values), method="largest seen")
+    return found
+
+
+def _rates(run: LoadRun, window: Window) -> dict[str, Estimate]:
+    """What was delivered in the window, per time: each request by the share of it that lies inside."""
+    touching = [sample for sample in run.samples if window.share(sample) > 0]
+    counted = "tokens" if all(s.tokens_counted_by != "chunks" for s in touching if s.ok) else "chunks"
+    closed = run.load.arrival == "closed" or run.load.rate is None
+    amounts: dict[str, tuple[str, float, Callable[[Sample], float]]] = {
+        "answers_per_minute": ("answers/min", 60.0, lambda _: 1.0),
+        "output_tokens_per_s": (f"{counted}/s", 1.0, _output_tokens),
+        "total_tokens_per_s": (f"{counted}/s", 1.0, lambda s: _output_tokens(s) + (s.prompt_tokens or 0)),
+        "characters_per_s": ("characters/s", 1.0, lambda s: float(len(s.text) + len(s.reasoning))),
+    }
+    found: dict[str, Estimate] = {}
+    for name, (unit, scale, amount) in amounts.items():
+        amounts_of = [amount(sample) if sample.ok else 0.0 for sample in touching]
+        shares = [_delivered(sample, window, by_tokens=name != "answers_per_minute") for sample in touching]
+        rate = sum(a * share for a, share in zip(amounts_of, shares, strict=True)) / window.seconds
+        interval = (
+            _closed_rate(touching, amounts_of, rate) if closed else _open_rate(touching, amounts_of, window, rate)
+        )
+        method = "ratio t over requests" if closed else f"t over {SLICES} slices of the window"
+        found[name] = _scaled(interval, unit, sum(s.ok for s in touching), method, scale)
+    return found
+
+
+def _output_tokens(sample: Sample) -> float:
+    return float(sample.completion_tokens or len(sample.token_s))
+
+
+def _delivered(sample: Sample, window: Window, *, by_tokens: bool) -> float:
+    """The share of a request's output that arrived inside the window; of its time, for whole answers."""
+    if not by_tokens or not sample.token_s:
+        return window.share(sample)
+    counts = sample.token_counts or (1,) * len(sample.token_s)
+    inside = sum(n for at_s, n in zip(sample.token_s, counts, strict=True) if window.start_s <= at_s <= window.end_s)
+    return inside / sum(counts)
+
+
+def _closed_rate(samples: Sequence[Sample], amounts: Sequence[float], rate: float) -> Interval:
+    """A closed loop delivers (requests in flight) × Σ amount / Σ time: the spread of that ratio is the rate's."""
+    times = [sample.ended_s - sample.sent_s for sample in samples]
+    if rate <= 0 or sum(times) <= 0:
+        return Interval(rate, None, None)
+    ratio = ratio_interval(amounts, times)
+    if ratio.low is None or ratio.high is None or ratio.value <= 0:
+        return Interval(rate, None, None)
+    return Interval(rate, max(rate * ratio.low / ratio.value, 0.0), rate * ratio.high / ratio.value)
+
+
+def _open_rate(samples: Sequence[Sample], amounts: Sequence[float], window: Window, rate: float) -> Interval:
+    """Batch means over equal slices of the window; None below two requests a slice."""
+    if len(samples) < 2 * SLICES:
+        return Interval(rate, None, None)
+    width_s = window.seconds / SLICES
+    edges = [window.start_s + k * width_s for k in range(SLICES + 1)]
+    slices = [Window(start_s=a, end_s=b) for a, b in itertools.pairwise(edges)]
+    rates = [sum(a * part.share(s) for a, s in zip(amounts, samples, strict=True)) / width_s for part in slices]
+    spread = mean_interval(rates)
+    if spread.low is None or spread.high is None:
+        return Interval(rate, None, None)
+    half = (spread.high - spread.low) / 2
+    return Interval(rate, max(rate - half, 0.0), rate + half)
+
+
+def _requests_per_s(planned: Sequence[Sample], window: Window) -> Estimate:
+    return Estimate(value=len(planned) / window.seconds, unit="requests/s", n=len(planned), method="count / window")
+
+
+def _goodput(planned: Sequence[Sample], slo: Slo, window: Window) -> dict[str, Estimate]:
+    """Requests planned in the window that meet every limit; failures are misses, what our end cut off is left out."""
+    good = [sample for sample in planned if slo.met(sample)]
+    share = wilson(len(good), len(planned))
+    rate = len(planned) / window.seconds
+    tokens = sum(_output_tokens(sample) for sample in good) / window.seconds
+    n = len(planned)
+    return {
+        "attainment": _scaled(share, "share", n, "Wilson", 1.0),
+        "goodput_per_s": _scaled(share, "requests/s", n, "Wilson × request rate", rate),
+        "token_goodput_per_s": Estimate(value=tokens, unit="tokens/s", n=len(good), method="tokens of good requests"),
+    }
+
+
+def _sizes(good: Sequence[Sample]) -> dict[str, Estimate]:
+    """How long prompts and answers were, and how much of the prompts came from a cache."""
+    found: dict[str, Estimate] = {}
+    series: Iterable[tuple[str, list[int]]] = (
+        ("prompt_tokens_mean", [s.prompt_tokens for s in good if s.prompt_tokens is not None]),
+        ("output_tokens_mean", [s.completion_tokens for s in good if s.completion_tokens is not None]),
+    )
+    for name, values in series:
+        if values:
+            found[name] = _scaled(mean_interval(values), "tokens", len(values), "t", 1.0)
+    cached = [(s.cached_tokens, s.prompt_tokens) for s in good if s.cached_tokens is not None and s.prompt_tokens]
+    if cached:
+        share = sum(c for c, _ in cached) / sum(p or 0 for _, p in cached)
+        found["cached_prompt_share"] = Estimate(value=share, unit="share", n=len(cached), method="usage of the server")
+    return found
+
+
+def _proportion(count: int, n: int) -> Estimate:
+    if n == 0:
+        return Estimate(value=0.0, unit="share", n=0)
+    return _scaled(clopper_pearson(count, n), "share", n, "Clopper-Pearson", 1.0)
+
+
+def _scaled(interval: Interval, unit: str, n: int, method: str, scale: float) -> Estimate:
+    return Estimate(
+        value=interval.value * scale,
+        unit=unit,
+        n=n,
+        low=None if interval.low is None else interval.low * scale,
+        high=None if interval.high is None else interval.high * scale,
+        method=method,
+    )

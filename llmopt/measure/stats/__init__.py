@@ -1,0 +1,1 @@
+"""Intervals, tests and verdicts: what numbers allow to be said."""

@@ -1,0 +1,114 @@
+"""Warming an engine up until its speed no longer moves, before anything is measured."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from llmopt.measure.client import Client
+from llmopt.measure.load import LoadRun, disjoint, drive
+from llmopt.records import Load, Request
+from llmopt.runtime.clock import Clock, MonotonicClock
+
+__all__ = ["WarmUp", "WarmUpRule", "is_stable", "warm_up"]
+
+PERIOD_S = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmUpRule:
+    """When warming up is over: after ``requests`` (at least twice the streams) or ``seconds``, once stable.
+
+    ``cap_s`` ends it in any case. Stable: over the last ``span_s`` the two halves of events per second differ by less
+    than ``drift`` and the quarters vary by less than ``spread`` (coefficient of variation).
+    """
+
+    requests: int = 10
+    seconds: float = 10.0
+    cap_s: float = 60.0
+    span_s: float = 4.0
+    drift: float = 0.05
+    spread: float = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmUp:
+    """How a warm-up went; ``stable`` is False where the cap ended it."""
+
+    stable: bool
+    seconds: float
+    requests: int
+    failures: int
+    first_error: str | None = None
+
+
+async def warm_up(
+    client: Client,
+    requests: Sequence[Request],
+    load: Load,
+    *,
+    rule: WarmUpRule | None = None,
+    clock: Clock | None = None,
+    stop: asyncio.Event | None = None,
+) -> WarmUp:
+    """Drive ``requests`` (each time with a new beginning, so that no prefix is reused) until the speed is stable.
+
+    Always a closed loop, with the load's streams: what is warmed is the engine, not the schedule.
+    """
+    rule = rule or WarmUpRule()
+    clock = clock or MonotonicClock()
+    over = asyncio.Event()
+    done: list[bool] = []
+    closed = Load(streams=load.streams or 4)
+    began_s = clock.now_s()
+    counts = [(began_s, client.events_seen())]
+    verdict: list[bool] = []
+
+    async def watch() -> None:
+        while not over.is_set():
+            await asyncio.sleep(PERIOD_S)
+            counts.append((clock.now_s(), client.events_seen()))
+            elapsed_s = counts[-1][0] - began_s
+            enough = elapsed_s >= rule.seconds or len(done) >= max(rule.requests, 2 * (closed.streams or 1))
+            stable = enough and is_stable(counts, rule)
+            if stable or elapsed_s >= rule.cap_s or (stop is not None and stop.is_set()):
+                verdict.append(stable)
+                over.set()
+
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch(), name="watch the warm-up")
+        run = await drive(
+            client, disjoint(requests), closed, clock=clock, stop=over, on_sample=lambda sample: done.append(sample.ok)
+        )
+        watching.cancel()
+    return _summary(run, stable=any(verdict), seconds=clock.now_s() - began_s)
+
+
+def is_stable(counts: Iterable[tuple[float, int]], rule: WarmUpRule) -> bool:
+    """Whether the last ``span_s`` of (time, events so far) show a steady rate; False where they are too short."""
+    points = list(counts)
+    end_s = points[-1][0]
+    inside = [point for point in points if point[0] >= end_s - rule.span_s]
+    if len(inside) < 8 or end_s - points[0][0] < rule.span_s:  # noqa: PLR2004 - two readings a quarter
+        return False
+    edges = [inside[round(k * (len(inside) - 1) / 4)] for k in range(5)]
+    rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.pairwise(edges)]
+    mean = statistics.fmean(rates)
+    if mean <= 0:
+        return False
+    first, second = statistics.fmean(rates[:2]), statistics.fmean(rates[2:])
+    return abs(second - first) < rule.drift * mean and statistics.stdev(rates) < rule.spread * mean
+
+
+def _summary(run: LoadRun, *, stable: bool, seconds: float) -> WarmUp:
+    errors = [sample.error for sample in run.samples if sample.error is not None]
+    return WarmUp(
+        stable=stable,
+        seconds=seconds,
+        requests=len(run.samples),
+        failures=len(errors),
+        first_error=errors[0] if errors else run.gave_up,
+    )
