@@ -40,10 +40,16 @@ def find_model(name_or_path: str, workspace: Workspace) -> ModelEntry:
     if _HUB_ID.fullmatch(name_or_path) and not name_or_path.endswith((".gguf", ".safetensors")):
         facts = ModelInfo(name=name_or_path, path=name_or_path, format="hub")
         return ModelEntry(name=name_or_path, path=name_or_path, facts=facts, origin="hub")
-    near = difflib.get_close_matches(name_or_path.lower(), known, n=3, cutoff=0.4)
+    near = _near(name_or_path.lower(), tuple(known))
     if near:
         raise UsageError("models.unknown_near", name=name_or_path, near=", ".join(near))
     raise UsageError("models.unknown", name=name_or_path)
+
+
+def _near(wanted: str, known: tuple[str, ...]) -> list[str]:
+    """Names that begin alike or contain what was typed, then those spelt alike; at most four."""
+    containing = [name for name in known if len(wanted) > 1 and (wanted in name or name in wanted)]
+    return list(dict.fromkeys([*containing, *difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)]))[:4]
 
 
 def model_names(workspace: Workspace) -> tuple[str, ...]:
