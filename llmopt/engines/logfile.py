@@ -9,10 +9,15 @@ __all__ = ["find_in_log", "log_text", "tail"]
 
 HEAD_BYTES = 64 << 10
 TAIL_BYTES = 1 << 20
+GAP = "\n[…]\n"
 
 
 def log_text(path: Path) -> str:
-    """The log's beginning and end (all of it where it is short); empty where there is none."""
+    """The log's beginning and end (all of it where it is short), the older generation included; empty without a log."""
+    return "".join(_ends(part) for part in (path.with_name(f"{path.name}.1"), path))
+
+
+def _ends(path: Path) -> str:
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -21,7 +26,7 @@ def log_text(path: Path) -> str:
                 return file.read().decode("utf-8", "replace")
             head = file.read(HEAD_BYTES)
             file.seek(size - TAIL_BYTES)
-            return f"{head.decode('utf-8', 'replace')}\n…\n{file.read().decode('utf-8', 'replace')}"
+            return head.decode("utf-8", "replace") + GAP + file.read(TAIL_BYTES).decode("utf-8", "replace")
     except OSError:
         return ""
 

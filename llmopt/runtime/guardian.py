@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -38,6 +39,8 @@ START_CAP_S = 30.0
 ANSWER_CAP_S = 30.0
 STOP_MARGIN_S = 25.0  # what the ladder takes beyond the grace: the tree's terms, the kill, the reaping
 LOG_CAP_BYTES = 64 << 20
+COMPLAINTS = "guardian.err"
+DETAIL_LETTERS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +111,14 @@ class Child:
         TERM to the main process, after ``grace_s`` (or when it ended without its children) TERM to the tree, then KILL.
         """
         before = self._status
+        began_s = time.monotonic()
         try:
             answer = self._guardian.ask(
                 {"op": "stop", "tag": self.tag, "grace_s": grace_s}, cap_s=grace_s + STOP_MARGIN_S
             )
         except EngineDied:
-            return StopReport(how="lost", seconds=0.0, status=self._status)
+            self._ended.wait(STOP_MARGIN_S)  # set when everything of a lost guardian is gone
+            return StopReport(how="lost", seconds=time.monotonic() - began_s, status=self._status)
         how: Literal["exited", "terminated", "terminated_tree", "killed"]
         if answer["how"] == "kill":
             how = "killed"
@@ -167,7 +172,7 @@ class Guardian:
         self._lost = False
         self._channel, theirs = socket.socketpair()
         level = "best" if cgroups else "tag"
-        with theirs, (self.folder / "guardian.err").open("ab") as complaints:
+        with theirs, (self.folder / COMPLAINTS).open("ab") as complaints:
             self._process = subprocess.Popen(
                 [*_python(), str(SCRIPT), "serve", str(self.folder), str(theirs.fileno()), str(self._owner), level],
                 stdin=subprocess.DEVNULL,
@@ -183,8 +188,9 @@ class Guardian:
         Guardian._living.add(self)
         try:
             hello = self._await(self._hello, START_CAP_S)
-        except EngineError:
+        except EngineError as error:
             self.close()
+            error.detail = (self.folder / COMPLAINTS).read_text(encoding="utf-8", errors="replace")[-DETAIL_LETTERS:]
             raise
         self.containment: Literal["cgroup", "tag", "group"] = hello["containment"]
         """``cgroup``: a cgroup v2 an engine; ``tag``: session, adoption and run tag; ``group``: process group only."""
@@ -313,14 +319,10 @@ class Guardian:
                 answer.set_exception(_refusal(message["error"]))
 
     def _part(self) -> None:
-        """The guardian ended, as asked or not: nobody may wait for it any longer."""
+        """The guardian ended, as asked or not: clear up what it may have left, then let nobody wait any longer."""
         with self._state:
             self._lost = True
             waiting = [self._hello, *self._answers.values()]
-        for child in list(self._children.values()):
-            if child.poll() is None:
-                child.ended(ExitStatus(lost=True))
-        self._children.clear()
         self._channel.close()
         if (
             not self._closing
@@ -328,6 +330,10 @@ class Guardian:
             with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
                 self._process.wait(ANSWER_CAP_S)
                 sweep_orphans(self.folder)
+        for child in list(self._children.values()):
+            if child.poll() is None:
+                child.ended(ExitStatus(lost=True))
+        self._children.clear()
         for answer in waiting:
             if not answer.done():
                 answer.set_exception(EngineDied("guardian.lost"))

@@ -199,7 +199,13 @@ class Guardian:
 
 def witness(folder: Path, guardian: int) -> int:
     """The waiting half: when the serving half dies before its time, end all it guarded."""
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(guardian, signal.SIGTERM))
+    handle = os.pidfd_open(guardian) if hasattr(os, "pidfd_open") else None
+
+    def pass_on(*_: object) -> None:
+        with contextlib.suppress(OSError):  # it has ended
+            signal.pidfd_send_signal(handle, signal.SIGTERM) if handle else os.kill(guardian, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, pass_on)
     _, status = os.waitpid(guardian, 0)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
         return 0

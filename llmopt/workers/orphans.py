@@ -26,6 +26,7 @@ __all__ = ["sweep", "tidy"]
 
 REAP_CAP_S = 10.0
 STEP_S = 0.05
+DRAFT_AGE_S = 60.0
 
 Json = dict[str, Any]
 
@@ -34,32 +35,51 @@ def sweep(folder: Path) -> Json:
     """Remove what dead guardians left: ``removed`` process ids, and ``strangers`` that were named and left alone."""
     removed: list[int] = []
     strangers: list[Json] = []
+    known: set[str] = set()
     boot = proc.boot_id()
+    _remove_drafts(folder)
     for file in sorted(folder.glob("*.json")):
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            old_boot = record["boot"] != boot
-            dead = old_boot or proc.identity(record["guardian"][0]) != record["guardian"]
-        except (OSError, ValueError, KeyError, TypeError):
+        record = _read(file)
+        if record is None:
             file.unlink(missing_ok=True)  # not a record (or half of one): there is nothing it could prove
             continue
-        if not dead:
-            continue
-        if not old_boot:
+        known.add(record["tag"])
+        this_boot = record["boot"] == boot
+        if this_boot and proc.identity(record["guardian"][0]) == record["guardian"]:
+            continue  # its guardian lives
+        if this_boot:
             removed += _end_orphans(record)
             strangers += _strangers(record)
         tidy(record["sockets"], record["segments"])
         if record["cgroup"]:
             proc.Cgroup(Path(record["cgroup"])).remove()
         file.unlink(missing_ok=True)
+    strangers += _tagged_by_others(known)
     return {"removed": removed, "strangers": strangers}
+
+
+def _read(file: Path) -> Json | None:
+    """The record, or None where anything in it is not as we write it."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        whole = (
+            all(isinstance(record[name], str) for name in ("tag", "boot"))
+            and isinstance(record["user"], int)
+            and isinstance(record["guardian"][0], int)
+            and all(isinstance(pid, int) and isinstance(start, str) for pid, start in record["members"])
+            and all(isinstance(path, str) for name in ("sockets", "segments") for path in record[name])
+            and isinstance(record["cgroup"], str | None)
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return record if whole else None
 
 
 def _orphans(record: Json, table: dict[int, proc.Process]) -> list[proc.Process]:
     """The processes of this record: our user's, and tagged by environment, by cgroup, or by record and start time."""
     if record["user"] != os.getuid():
         return []
-    members = {int(pid): start for pid, start in record["members"]}
+    members = dict(record["members"])
     inside = proc.Cgroup(Path(record["cgroup"])).pids() if record["cgroup"] else set()
     found = []
     for row in table.values():
@@ -85,12 +105,26 @@ def _end_orphans(record: Json) -> list[int]:
 
 def _strangers(record: Json) -> list[Json]:
     table = proc.read_table()
-    members = {int(pid): start for pid, start in record["members"]}
+    members = dict(record["members"])
     return [
         {"pid": pid, "command": proc.command_of(pid)}
         for pid, start in members.items()
         if pid in table and table[pid].start != start
     ]
+
+
+def _tagged_by_others(known: Collection[str]) -> list[Json]:
+    """Processes with a run tag that no record here explains: perhaps another folder's, so they are only named."""
+    tags = ((pid, proc.tag_of(pid)) for pid, row in proc.read_table().items() if not row.zombie)
+    return [{"pid": pid, "command": proc.command_of(pid)} for pid, tag in tags if tag and tag not in known]
+
+
+def _remove_drafts(folder: Path) -> None:
+    """A record half-written when its guardian was killed; a living guardian needs its draft for a moment only."""
+    for draft in folder.glob("*.draft"):
+        with contextlib.suppress(OSError):
+            if time.time() - draft.stat().st_mtime > DRAFT_AGE_S:
+                draft.unlink()
 
 
 def tidy(sockets: Collection[str], segments: Collection[str]) -> None:

@@ -208,13 +208,18 @@ class Ward:
         return {"how": ladder.step, "seconds": now - ladder.began_s, "survivors": sorted(survivors)}
 
     def rotate_log(self) -> None:
-        """Keep the log below its cap with one older generation; the engine appends, so it goes on at the new end."""
+        """Keep the log below its cap with one older generation; the engine appends, so it goes on at the new end.
+
+        No pipe is between, so the engine never waits for us; lines written between the last read and the cut are lost.
+        """
         with contextlib.suppress(OSError):
-            if os.fstat(self._log).st_size <= self._log_cap:
+            size = os.fstat(self._log).st_size
+            if size <= self._log_cap:
                 return
+            offset = max(0, size - self._log_cap)
             with Path(self._log_path + ".1").open("wb") as older:
-                offset = 0
-                while chunk := os.pread(self._log, 1 << 20, offset):
+                # bounded: an engine that writes faster than we copy must not keep us here
+                while offset < 2 * size and (chunk := os.pread(self._log, 1 << 20, offset)):
                     older.write(chunk)
                     offset += len(chunk)
             os.ftruncate(self._log, 0)

@@ -1,0 +1,474 @@
+"""Whoever is killed, and however: no engine outlives its client, and no stranger is touched. All kills are real."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from llmopt.errors import EngineDied, EngineError, EngineStartError, StorageError
+from llmopt.runtime.guardian import Child, Guardian, sweep_orphans
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="containment of this depth needs Linux")
+
+SERVER = Path(__file__).parents[1] / "fixtures" / "processes" / "nasty_server.py"
+TREE_GONE_S = 5.0
+
+CLIENT = """
+import json, sys, os
+from pathlib import Path
+from llmopt.runtime.guardian import Guardian
+folder, server, cgroups, forks = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "True", sys.argv[4] == "True"
+guardian = Guardian(folder / "guard", cgroups=cgroups)
+where = folder / "engine.sock"
+argv = [sys.executable, "-S", server, "--habit", "ignore_term", "--habit", "daemon_child", "--segment", sys.argv[5]]
+child = guardian.spawn([*argv, "--socket", str(where)], env={}, log_path=folder / "log", cwd=folder, sockets=[where])
+while "ready" not in locals():
+    ready = where.exists() and len(child.pids()) == 2 or None
+    if ready is None:
+        del ready
+if forks and os.fork() == 0:
+    os.close(1)
+    sys.stdin.read()
+    os._exit(0)
+print(json.dumps({"guardian": guardian.pids, "engine": child.pids(), "containment": guardian.containment}), flush=True)
+sys.stdin.read()
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        os.sched_yield()
+    return True
+
+
+def gone(pids: list[int] | tuple[int, ...], seconds: float = TREE_GONE_S) -> bool:
+    return until(lambda: not any(alive(pid) for pid in pids), seconds)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+@pytest.fixture
+def client(folder: Path) -> Iterator[Callable[..., SimpleNamespace]]:
+    """Starts a process that starts a guardian that starts a nasty engine, and waits."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*, cgroups: bool = False, forks: bool = False, segment: str = "") -> SimpleNamespace:
+        argv = [sys.executable, "-c", CLIENT, str(folder), str(SERVER), str(cgroups), str(forks), segment]
+        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        return SimpleNamespace(process=process, **told)
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(params=["tag", "cgroup"])
+def guardian(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Guardian]:
+    with Guardian(tmp_path / "guard", cgroups=request.param == "cgroup") as guardian:
+        if guardian.containment != request.param:
+            pytest.skip("no cgroup v2 was delegated here")
+        yield guardian
+
+
+def spawn(guardian: Guardian, folder: Path, *habits: str, cap: int = 1 << 20) -> Child:
+    """A nasty server with everything up, daemon child included."""
+    words = [word for habit in habits for word in ("--habit", habit)]
+    where = folder / "s.sock"
+    argv = [sys.executable, "-S", str(SERVER), *words, "--socket", str(where)]
+    child = guardian.spawn(argv, env={}, log_path=folder / "log", cwd=folder, sockets=[where], log_cap_bytes=cap)
+    expected = 2 if "daemon_child" in habits else 1
+    assert until(lambda: where.exists() and len(child.pids()) == expected, 20)
+    return child
+
+
+# ── kills ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "victims", ["client", "serving half", "waiting half", "both halves", "client and serving half"]
+)
+@pytest.mark.parametrize("cgroups", [False, True])
+def test_a_kill_takes_the_whole_tree_down(
+    victims: str, cgroups: bool, client: Callable[..., SimpleNamespace], folder: Path
+) -> None:
+    running = client(cgroups=cgroups)
+    waiting, serving = running.guardian
+    kills = {
+        "client": [running.process.pid],
+        "serving half": [serving],
+        "waiting half": [waiting],
+        "both halves": [serving, waiting],
+        "client and serving half": [running.process.pid, serving],
+    }[victims]
+    for pid in kills:
+        os.kill(pid, signal.SIGKILL)
+    assert gone([*running.engine, *running.guardian])
+    assert until(lambda: not list((folder / "guard").glob("*.json")), TREE_GONE_S)
+    assert not (folder / "engine.sock").exists()
+
+
+def test_killing_everybody_at_once_leaves_orphans_to_the_next_start(
+    client: Callable[..., SimpleNamespace], folder: Path
+) -> None:
+    segment = f"llmopt-test-{os.getpid()}"
+    running = client(segment=segment)
+    for pid in (running.process.pid, *running.guardian):
+        os.kill(pid, signal.SIGSTOP)  # none may act on the end of another
+    for pid in (running.process.pid, *running.guardian):
+        os.kill(pid, signal.SIGKILL)
+    main, *orphans = sorted(running.engine)
+    assert gone([main])  # by the kernel, with its parent
+    assert all(alive(pid) for pid in orphans)
+    with Guardian(folder / "guard") as following:
+        assert set(following.swept.removed) == set(orphans)
+        assert gone(orphans)
+    assert not (folder / "engine.sock").exists()
+    assert not Path("/dev/shm", segment).exists()
+    assert [path.name for path in (folder / "guard").iterdir()] == ["guardian.err"]
+
+
+def test_a_forked_child_of_the_client_does_not_keep_the_engine_alive(client: Callable[..., SimpleNamespace]) -> None:
+    running = client(forks=True)
+    (forked,) = [p.pid for p in psutil.Process(running.process.pid).children() if p.pid not in running.guardian]
+    running.process.kill()
+    assert gone(running.engine)
+    assert alive(forked)
+
+
+def test_the_terminals_interrupt_does_not_reach_guardian_or_engine(guardian: Guardian, folder: Path) -> None:
+    child = spawn(guardian, folder)
+    groups = {os.getpgid(pid) for pid in (*guardian.pids, *child.pids())}
+    assert os.getpgid(0) not in groups
+    assert len({os.getsid(pid) for pid in (os.getpid(), guardian.pids[0], child.pid)}) == 3
+    for pid in guardian.pids:
+        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGHUP)
+    assert child.pids() == (child.pid,)
+
+
+def test_our_process_adopts_nobody(guardian: Guardian, folder: Path) -> None:
+    child = spawn(guardian, folder, "daemon_child")
+    assert {p.pid for p in psutil.Process().children(recursive=False)} & {child.pid, *child.pids()} == set()
+    assert psutil.Process(child.pid).ppid() == guardian.pids[1]
+    (daemon,) = set(child.pids()) - {child.pid}
+    assert psutil.Process(daemon).ppid() == guardian.pids[1]
+
+
+def test_the_loss_of_the_guardian_is_noticed_and_a_new_one_can_be_had(folder: Path) -> None:
+    with Guardian(folder / "guard") as first:
+        child = spawn(first, folder, "daemon_child")
+        pids = child.pids()
+        os.kill(first.pids[1], signal.SIGKILL)
+        status = child.wait(TREE_GONE_S)
+        assert status is not None
+        assert status.lost
+        assert not any(alive(pid) for pid in pids)
+        assert first.gone
+        assert child.stop().how == "lost"
+        with pytest.raises(EngineDied):
+            first.spawn(["true"], env={}, log_path=folder / "log", cwd=folder)
+    with Guardian(folder / "guard") as second:
+        assert spawn(second, folder).poll() is None
+
+
+def test_being_asked_to_end_ends_the_engines_first(guardian: Guardian, folder: Path) -> None:
+    child = spawn(guardian, folder, "daemon_child")
+    pids = child.pids()
+    os.kill(guardian.pids[0], signal.SIGTERM)
+    assert gone([*pids, *guardian.pids])
+
+
+# ── the stop ladder ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("habits", "how"),
+    [
+        ((), "terminated"),
+        (("daemon_child",), "killed"),
+        (("ignore_term",), "killed"),
+        (("ignore_term", "daemon_child", "clean_env"), "killed"),
+    ],
+)
+def test_the_ladder_goes_as_far_as_it_must(habits: tuple[str, ...], how: str, guardian: Guardian, folder: Path) -> None:
+    child = spawn(guardian, folder, *habits)
+    pids = child.pids()
+    report = child.stop(0.3)
+    assert (report.how, report.survivors) == (how, ())
+    assert report.seconds < 15
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert report.status == child.poll()
+    assert child.pids() == ()
+    assert child.stop().how == "exited"
+
+
+def test_a_tree_that_heeds_term_is_not_killed(guardian: Guardian, folder: Path) -> None:
+    script = "(sleep 1000 & wait) & trap '' TERM; while :; do wait; done"
+    child = guardian.spawn(["sh", "-c", script], env={}, log_path=folder / "log", cwd=folder)
+    assert until(lambda: len(child.pids()) >= 3, 20)
+    assert child.stop(0.3).how == "killed"
+    child = guardian.spawn(["sh", "-c", "sleep 1000 & exec sleep 1001"], env={}, log_path=folder / "log", cwd=folder)
+    assert until(lambda: len(child.pids()) == 2, 20)
+    assert child.stop(5).how == "terminated_tree"
+
+
+def test_what_an_ended_main_process_left_behind_is_removed_unasked(guardian: Guardian, folder: Path) -> None:
+    child = spawn(guardian, folder, "daemon_child")
+    pids = child.pids()
+    os.kill(child.pid, signal.SIGKILL)
+    status = child.wait(TREE_GONE_S)
+    assert status is not None
+    assert status.signal == signal.SIGKILL
+    assert gone(pids)
+
+
+def test_several_engines_are_stopped_apart(guardian: Guardian, folder: Path) -> None:
+    folders = [folder / name for name in "abc"]
+    for each in folders:
+        each.mkdir()
+    children = [spawn(guardian, each, "daemon_child") for each in folders]
+    trees = [child.pids() for child in children]
+    assert len({pid for tree in trees for pid in tree}) == 6
+    children[1].stop(0.2)
+    assert [child.pids() for child in children] == [trees[0], (), trees[2]]
+
+
+def test_an_impatient_second_stop_hurries_the_first(guardian: Guardian, folder: Path) -> None:
+    child = spawn(guardian, folder, "ignore_term")
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor() as pool:
+        began = time.monotonic()
+        patient = pool.submit(child.stop, 60.0)
+        assert until(lambda: psutil.Process(child.pid).is_running(), 1)
+        hurried = pool.submit(child.stop, 0.2)
+        assert {patient.result().how, hurried.result().how} == {"killed"}
+        assert time.monotonic() - began < 30
+
+
+# ── spawning ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def run(guardian: Guardian, folder: Path, argv: list[str], **options: object) -> str:
+    child = guardian.spawn(argv, log_path=folder / "log", cwd=folder, **{"env": {}, **options})
+    assert child.wait(20) is not None
+    return (folder / "log").read_text()
+
+
+def test_the_child_gets_what_was_planned_and_nothing_else(
+    guardian: Guardian, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret-1")
+    monkeypatch.setenv("MY_SERVICE", "secret-2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    probe = "import json,os,sys,resource as r;print(json.dumps([dict(os.environ),sys.stdin.read(),os.getcwd(),r.getrlimit(r.RLIMIT_NOFILE)[0],open('/proc/self/oom_score_adj').read(),sorted(os.listdir('/proc/self/fd'))]))"
+    text = run(guardian, folder, [sys.executable, "-S", "-c", probe], env={"A": "1"}, stdin="안녕\n")
+    environment, stdin, cwd, files, adjustment, handles = json.loads(text)
+    assert "secret" not in text
+    assert (environment["A"], environment["OMP_NUM_THREADS"]) == ("1", "3")
+    assert [environment[name] for name in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY")] == [
+        "1"
+    ] * 3
+    assert environment["PYTHONSAFEPATH"] == "1"
+    assert (stdin, cwd, int(adjustment)) == ("안녕\n", str(folder), 500)
+    assert files >= 4096 or files == psutil.Process().rlimit(psutil.RLIMIT_NOFILE)[1]
+    assert len(handles) == 4  # 0, 1, 2 and the one that lists them
+
+
+def test_signals_are_as_a_fresh_program_expects_them(guardian: Guardian, folder: Path) -> None:
+    text = run(guardian, folder, ["sh", "-c", "grep -E '^Sig(Blk|Ign)' /proc/self/status"])
+    assert {int(line.split()[1], 16) for line in text.splitlines()} == {0}
+
+
+def test_no_standard_input_is_empty_input(guardian: Guardian, folder: Path) -> None:
+    assert run(guardian, folder, ["cat"]) == ""
+
+
+def test_a_program_that_cannot_run_is_an_error_and_leaves_no_trace(guardian: Guardian, folder: Path) -> None:
+    (folder / "plain").write_text("not a program")
+    for argv in (["no-such-program"], [str(folder / "plain")]):
+        with pytest.raises(EngineStartError, match=Path(argv[0]).name):
+            guardian.spawn(argv, env={}, log_path=folder / "log", cwd=folder)
+    with pytest.raises(EngineStartError):
+        guardian.spawn(["true"], env={}, log_path=folder / "log", cwd=folder / "missing")
+    with pytest.raises(EngineStartError):
+        guardian.spawn(["true"], env={}, log_path=folder / "missing" / "log", cwd=folder)
+    assert list(guardian.folder.glob("*.json")) == []
+    assert run(guardian, folder, ["echo", "still here"]) == "still here\n"
+
+
+def test_an_endless_log_stays_short_and_current(guardian: Guardian, folder: Path) -> None:
+    cap = 200_000
+    child = spawn(guardian, folder, "chatter", cap=cap)
+    older = folder / "log.1"
+    assert until(older.exists, 20)
+    stamp = older.stat().st_mtime_ns
+    assert until(lambda: older.stat().st_mtime_ns != stamp, 20)
+    child.stop(1)
+    written = older.read_bytes() + (folder / "log").read_bytes()
+    assert len(written) > cap / 2
+    assert set(written[-1000:]) == {ord("x"), ord("\n")}
+
+
+# ── orphans and strangers ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen[bytes]]:
+    """A process with a run tag of its own that no record of the folder explains."""
+    with subprocess.Popen(["sleep", "1000"], env={**os.environ, "LLMOPT_RUN_TAG": "feed"}) as process:
+        yield process
+        process.kill()
+
+
+def record(pid: int, start: str, **changes: object) -> dict[str, object]:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return {
+        "schema": 1,
+        "state": "running",
+        "tag": "cafe",
+        "user": os.getuid(),
+        "boot": boot,
+        "guardian": [2**22 + 1, "1"],
+        "main": pid,
+        "members": [[pid, start]],
+        "segments": [],
+        "sockets": [],
+        "cgroup": None,
+        "log": "",
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "ends"),
+    [
+        ({}, True),
+        ({"members": [], "tag": "feed"}, True),
+        ({"start": "1"}, False),
+        ({"boot": "another"}, False),
+        ({"user": 12345}, False),
+        ({"members": []}, False),
+        ({"guardian": "alive"}, False),
+    ],
+    ids=["recorded", "tag only", "other start time", "other boot", "other user", "nothing matches", "guardian lives"],
+)
+def test_only_what_is_proved_ours_is_removed(
+    change: dict[str, object], ends: bool, stranger: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    folder = tmp_path / "guard"
+    folder.mkdir(mode=0o700)
+    start = Path(f"/proc/{stranger.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    start = str(change.pop("start", start)) if "start" in change else start
+    if change.get("guardian") == "alive":
+        mine = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+        change = {"guardian": [os.getpid(), mine]}
+    file = folder / "cafe.json"
+    file.write_text(json.dumps(record(stranger.pid, start, **change)))
+    swept = sweep_orphans(folder)
+    assert (stranger.pid in swept.removed) == ends
+    assert alive(stranger.pid) != ends
+    if not ends:
+        assert (stranger.pid, "sleep") in swept.strangers
+    assert file.exists() == ("guardian" in change)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"tag": 1}', '{"boot": "x", "guardian": null}'])
+def test_a_broken_record_is_dropped(text: str, tmp_path: Path) -> None:
+    folder = tmp_path / "guard"
+    folder.mkdir(mode=0o700)
+    (folder / "broken.json").write_text(text)
+    assert sweep_orphans(folder).removed == ()
+    assert not (folder / "broken.json").exists()
+
+
+def test_a_folder_others_may_write_to_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "guard"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(StorageError, match=folder.name):
+        Guardian(folder)
+
+
+# ── our own process ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_after_a_fork_the_child_has_no_guardian_and_may_start_one(folder: Path) -> None:
+    with Guardian(folder / "guard") as guardian:
+        child = spawn(guardian, folder)
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                child.stop()
+            except EngineError as error:
+                with Guardian(folder / "guard") as mine:
+                    code = 0 if guardian.gone and error.key == "guardian.other_process" and not mine.gone else 2
+            finally:
+                os._exit(code)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert child.pids() == (child.pid,)
+
+
+def test_the_shared_guardian_is_one_and_ends_with_the_process(tmp_path: Path) -> None:
+    script = """
+import sys, tempfile
+from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from llmopt.runtime.guardian import Guardian
+with ThreadPoolExecutor(8) as pool:
+    assert len(set(pool.map(lambda _: Guardian.shared(), range(8)))) == 1
+folder = Path(sys.argv[1])
+child = Guardian.shared().spawn(["sleep", "1000"], env={}, log_path=folder / "log", cwd=folder)
+print(*child.pids(), *Guardian.shared().pids)
+"""
+    short = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, str(tmp_path)],
+        env=short,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert not any(alive(int(word)) for word in done.stdout.split())
+
+
+def test_an_idle_guardian_costs_nothing_to_speak_of(guardian: Guardian, folder: Path) -> None:
+    spawn(guardian, folder)
+    halves = [psutil.Process(pid) for pid in guardian.pids]
+
+    def spent() -> float:
+        return sum(sum(half.cpu_times()[:2]) for half in halves)
+
+    before, began = spent(), time.monotonic()
+    until(lambda: False, 6.0)
+    assert (spent() - before) / (time.monotonic() - began) < 0.05
