@@ -138,6 +138,11 @@ class SettingsView:
         """``default``, the file's path, ``.env``, the variable's name, or ``flag``."""
         return self.origins[name]
 
+    def apply_engine_environment(self) -> None:
+        """Put the engines' variables of ``.env`` into our environment, from which every engine gets its own."""
+        for name, value in self.engine_env.items():
+            os.environ.setdefault(name, value)
+
 
 def load_settings(
     workspace: Workspace,

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from llmopt.config.settings import SettingsView
 from llmopt.engines.base import Engine
 from llmopt.engines.registry import choose_engine
-from llmopt.errors import DataError
+from llmopt.errors import DataError, EngineMissing
 from llmopt.hardware.probe import probe
 from llmopt.models.catalogue import find_model
 from llmopt.models.entry import ModelEntry
 from llmopt.models.metadata import read_model
-from llmopt.models.weights import ensure_weights
+from llmopt.models.weights import WeightsFormat, ensure_weights
 from llmopt.objective import Constraint, Goal, parse_constraints, parse_objectives, strategy_goal
 from llmopt.paths import Workspace
 from llmopt.records import Configuration, Dataset, Hardware, InferenceParams, Item, Load, ModelInfo, Task, digest
@@ -94,8 +94,8 @@ def prepare(
     entry = find_model(request.model, workspace)
     dataset = load_dataset(request.dataset, workspace=workspace, seed=request.seed, columns=request.columns or None)
     hardware = probe()
-    engine, reason = choose_engine(entry.facts, hardware, request.engine or (entry.model_type and entry.model_type.value))
-    path = ensure_weights(entry, workspace=workspace, progress=on_weights)
+    engine, reason, form = _engine_for(entry, hardware, request.engine)
+    path = ensure_weights(entry, workspace=workspace, progress=on_weights, wanted=form)
     model = replace(read_model(path, entry.name), trust_remote_code=entry.trust_remote_code)
     max_tokens = request.max_tokens or settings["max_tokens"] or _default_answer_tokens(model)
     search_items = subset(dataset, "search", request.samples or SEARCH_ITEMS, seed=request.seed)
@@ -118,7 +118,6 @@ def prepare(
         seed=request.seed,
         request_timeout_s=settings["request_timeout_s"],
         warmup_items=tuple(item for item in dataset.items if item.id not in measured)[:64] or search_items[:1],
-        request_extra=dict(getattr(engine, "measured_body", {})),
     )
     task = first_task(work, (*search_items, *confirm_items))
     baseline = Configuration(
@@ -144,6 +143,27 @@ def prepare(
         task=task,
         baseline=baseline,
     )
+
+
+def _engine_for(entry: ModelEntry, hardware: Hardware, asked: str | None) -> tuple[Engine, str, WeightsFormat]:
+    """The engine, the message key of its reason, and the form of weights it takes.
+
+    An engine the user asked for is used or refused; the one a model's entry prefers is used where it can be.
+    """
+    forms: list[WeightsFormat] = ["gguf"] if entry.gguf or entry.facts.format == "gguf" else []
+    if not entry.local or entry.facts.format == "safetensors":
+        forms.append("safetensors")
+    preferred = entry.model_type.value if entry.model_type and not asked else None
+    refused: list[EngineMissing] = []
+    for name in dict.fromkeys((asked or preferred, asked)):
+        for form in forms:
+            try:
+                engine, reason = choose_engine(replace(entry.facts, format=form), hardware, name)
+            except EngineMissing as error:
+                refused.append(error)
+            else:
+                return engine, "engines.chosen_model" if name and name == preferred else reason, form
+    raise refused[0]
 
 
 def first_task(work: Workload, items: Sequence[Item]) -> Task:

@@ -1,0 +1,166 @@
+"""``llmopt optimize``: the main job."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+from typing import Any
+
+import click
+
+from llmopt.cli.options import (
+    Output,
+    debug_option,
+    engine_option,
+    json_option,
+    lang_option,
+    load_options,
+    option,
+)
+from llmopt.errors import UsageError
+from llmopt.messages import t
+from llmopt.records import Strategy
+
+__all__ = ["command"]
+
+DEMO_LIMIT_S = 540.0
+"""The time limit where neither model nor limit was given: the demo's verdict comes within ten minutes."""
+TIMED_OUT_EXIT = 0
+
+
+@click.command("optimize", help=t("cli.optimize.long"), short_help=t("cli.optimize.short"))
+@option("--model", "-m", key="opt.model", default=None)
+@option("--dataset", "-d", key="opt.dataset", default=None)
+@engine_option
+@option("--strategy", key="opt.strategy", type=click.Choice([s.value for s in Strategy]), default=None)
+@option("--objective", "objectives", key="opt.objective", multiple=True)
+@option("--constraint", "constraints", key="opt.constraint", multiple=True)
+@option("--trials", "-n", key="opt.trials", type=int, default=None)
+@option("--timeout", key="opt.timeout", type=float, default=None)
+@option("--budget", key="opt.budget", default=None)
+@option("--method", key="opt.method", default=None)
+@option("--samples", key="opt.samples", type=int, default=None)
+@load_options
+@option("--max-tokens", key="opt.max_tokens", type=int, default=None)
+@option("--column", "columns", key="opt.column", multiple=True)
+@option("--seed", key="opt.seed", type=int, default=None)
+@option("--safe", key="opt.safe", is_flag=True)
+@option("--name", key="opt.name", default=None)
+@option("--resume", "resume_name", key="opt.resume", is_flag=False, flag_value="", default=None)
+@option("--price-per-hour", key="opt.price", type=float, default=None)
+@option("--wait", key="opt.wait", is_flag=True)
+@option("--dry-run", key="opt.dry_run", is_flag=True)
+@json_option
+@debug_option
+@lang_option
+def command(as_json: bool, resume_name: str | None, wait: bool, debug: bool, **given: Any) -> int:
+    """Run or continue a study and show what was found."""
+    from llmopt.cli.progress import view_for
+    from llmopt.config.settings import load_settings
+    from llmopt.logs import configure_logging
+    from llmopt.measure.client import run
+    from llmopt.paths import Workspace
+    from llmopt.report.text import summary
+    from llmopt.study import optimize, resume
+
+    output = Output(as_json=as_json)
+    workspace = Workspace.here()
+    flags = {name: given[name] for name in ("model", "dataset", "engine", "streams", "trials", "method", "samples", "seed")}
+    settings = load_settings(workspace, flags=flags)
+    settings.apply_engine_environment()
+    configure_logging(workspace.logs, debug=debug)
+    limit_s = _limit_s(given["timeout"], given["budget"])
+    common = {"workspace": workspace, "settings": settings, "wait_for_lock": wait}
+    running: list[str] = []
+    try:
+        with view_for(as_json=as_json) as view:
+
+            def listener(event: Any) -> None:
+                if event.kind == "note" and "name" in event.data.get("values", {}):
+                    running[:] = [event.data["values"]["name"]]
+                view(event)
+
+            if resume_name is not None:
+                _refuse_with_resume(given)
+                job = resume(resume_name or None, timeout_s=limit_s, listener=listener, **common)
+            else:
+                job = optimize(_request(given, settings, limit_s), listener=listener, **common)
+            result = run(job)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        if running:
+            output.say("\n" + t("cli.resume_with", command=f"llmopt optimize --resume {shlex.quote(running[0])}"))
+        raise KeyboardInterrupt from None
+    if not as_json:
+        output.say(summary(result))
+        output.say(t("cli.report_at", folder=workspace.results / result["study"]))
+    return TIMED_OUT_EXIT
+
+
+def _request(given: dict[str, Any], settings: Any, limit_s: float | None) -> Any:
+    from llmopt.study import StudyRequest
+
+    if given["streams"] is not None and given["rate"] is not None:
+        raise UsageError("cli.streams_and_rate")
+    if given["strategy"] and given["objectives"]:
+        raise UsageError("cli.strategy_and_objective")
+    demo = settings.origin("model") == "default"
+    unlimited = limit_s is None and settings["timeout"] is None
+    return StudyRequest(
+        model=settings["model"],
+        dataset=settings["dataset"],
+        engine="fake" if given["dry_run"] else settings["engine"],
+        strategy=Strategy(given["strategy"]) if given["strategy"] else None,
+        objectives=",".join(given["objectives"]) or None,
+        constraints=given["constraints"],
+        method=settings["method"],
+        trials=settings["trials"],
+        timeout_s=DEMO_LIMIT_S if demo and unlimited and given["trials"] is None else limit_s or settings["timeout"],
+        samples=settings["samples"],
+        streams=settings["streams"],
+        rate=given["rate"],
+        max_tokens=given["max_tokens"],
+        seed=settings["seed"],
+        safe=given["safe"],
+        name=given["name"],
+        columns=_columns(given["columns"]),
+        quality_margin=settings["quality_margin"],
+        speed_margin=settings["speed_margin"],
+        price_per_hour=given["price_per_hour"] or settings["price_per_hour"],
+    )
+
+
+def _limit_s(timeout: float | None, budget: str | None) -> float | None:
+    """Seconds of ``--timeout`` or ``--budget``; raises UsageError for both, and for what is no duration."""
+    if timeout is not None and budget is not None:
+        raise UsageError("cli.timeout_and_budget")
+    if timeout is not None:
+        if not timeout > 0:
+            raise UsageError("study.timeout", value=timeout)
+        return timeout
+    if budget is None:
+        return None
+    found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", budget.strip().lower())
+    seconds = sum(float(part or 0) * factor for part, factor in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
+    if seconds <= 0:
+        raise UsageError("cli.budget", value=budget)
+    return seconds
+
+
+def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
+    """``--column question=문제`` as a mapping from our field to the file's column."""
+    mapping = {}
+    for pair in pairs:
+        field, equals, column = pair.partition("=")
+        if not equals or not field or not column:
+            raise UsageError("cli.column", value=pair)
+        mapping[field.strip()] = column.strip()
+    return mapping
+
+
+def _refuse_with_resume(given: dict[str, Any]) -> None:
+    """A resumed study keeps what it was asked for; anything but the time limit would change what is compared."""
+    allowed = {"timeout", "budget", "dry_run"}
+    changed = [name for name, value in given.items() if name not in allowed and value not in (None, (), False)]
+    if changed:
+        raise UsageError("cli.resume_with_others", names=", ".join(f"--{name.rstrip('s').replace('_', '-')}" for name in changed))

@@ -1,0 +1,101 @@
+"""How figures and verdicts are worded, the same in terminal, Markdown and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmopt.messages import t
+
+__all__ = ["changed_settings", "effect", "figure", "gain_rows", "interval", "size", "verdict_sentence"]
+
+
+def size(number_of_bytes: float | None) -> str:
+    """``639 MB`` in decimal units; a dash where it is not known."""
+    if number_of_bytes is None:
+        return "–"
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number_of_bytes >= factor:
+            return f"{number_of_bytes / factor:.3g} {unit}"
+    return f"{number_of_bytes:.0f} B"
+
+
+def figure(name: str, value: float | None) -> str:
+    """One figure by the name of its estimate."""
+    if value is None:
+        return "–"
+    if name in {"accuracy", "truncated", "error_rate", "diversity"}:
+        return f"{100 * value:.1f} %"
+    if name == "memory_bytes":
+        return size(value)
+    if name.endswith("_ms"):
+        return f"{value:,.0f} ms"
+    return f"{value:,.1f}"
+
+
+def interval(name: str, estimate: Mapping[str, Any] | None) -> str:
+    """``87.5 % (73.2–95.1, n=32)``."""
+    if not estimate:
+        return "–"
+    text = figure(name, estimate["value"])
+    if estimate.get("low") is None or estimate.get("high") is None:
+        return f"{text} (n={estimate['n']})"
+    low, high = figure(name, estimate["low"]), figure(name, estimate["high"])
+    unit = text.split()[-1] if " " in text else ""
+    low = low.removesuffix(f" {unit}") if unit else low
+    return f"{text} ({low}–{high.removesuffix(f' {unit}') if unit else high}, n={estimate['n']})"
+
+
+def effect(verdict: Mapping[str, Any] | None) -> str:
+    """The size of a difference: ``+71.9 points (56.2 … 84.4)`` or ``× 1.42 (1.31 … 1.55)``."""
+    if verdict is None:
+        return t("report.not_measured")
+    found = verdict["effect"]
+    if verdict["relative"]:
+        value, low, high = (None if v is None else f"{v:.2f}" for v in (found["value"], found["low"], found["high"]))
+        text = f"× {value}"
+    else:
+        value, low, high = (
+            None if v is None else f"{100 * v:+.1f}" for v in (found["value"], found["low"], found["high"])
+        )
+        text = t("report.points", value=value)
+    return text if low is None or high is None else f"{text} ({low} … {high})"
+
+
+def verdict_sentence(result: Mapping[str, Any]) -> str:
+    """The claim in one or two sentences."""
+    verdict = result["verdict"]
+    if verdict["effect"] is None:
+        return t(verdict["sentence"])
+    main = next(entry for entry in result["gains"] if entry["step"] == "total")
+    by_speed = verdict["relative"]
+    first, other = (main["speed"], main["quality"]) if by_speed else (main["quality"], main["speed"])
+    names = (t("report.speed"), t("report.quality")) if by_speed else (t("report.quality"), t("report.speed"))
+    sentence = t(verdict["sentence"], what=names[0], effect=effect(first))
+    if other is not None:
+        sentence += " " + t(f"report.also_{other['kind']}", what=names[1], effect=effect(other))
+    return sentence
+
+
+def gain_rows(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Step, quality gain and speed gain, each with its verdict word."""
+    return [
+        (t(f"report.step_{entry['step']}"), _judged(entry["quality"]), _judged(entry["speed"]))
+        for entry in result["gains"]
+    ]
+
+
+def changed_settings(result: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings in which the winner differs from the baseline: name → (baseline, winner)."""
+    flat = [
+        {**side["configuration"]["launch"], **side["configuration"]["request"]}
+        for side in (result["baseline"], result["best"])
+    ]
+    names = list(dict.fromkeys([*flat[0], *flat[1]]))
+    return {n: (flat[0].get(n), flat[1].get(n)) for n in names if flat[0].get(n) != flat[1].get(n)}
+
+
+def _judged(verdict: Mapping[str, Any] | None) -> str:
+    if verdict is None:
+        return t("report.not_measured")
+    return f"{effect(verdict)} — {t('report.kind_' + verdict['kind'])}"

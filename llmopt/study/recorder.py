@@ -1,0 +1,175 @@
+"""Everything that happened goes to disk before it is believed: trials and confirmation passes into the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from llmopt.objective import Constraint, Objective, objective_values
+from llmopt.records import AnswerStatus, Configuration, Outcome, Sample, Score
+from llmopt.search.confirm import Arm, ArmPass
+from llmopt.search.proposer import PastTrial, Result
+from llmopt.search.trial import Failed, TrialResult
+from llmopt.store.database import Store
+from llmopt.store.rows import TrialRow
+from llmopt.store.samples import read_samples, write_samples
+
+__all__ = ["Recorder", "result_of", "trial_result"]
+
+
+class Recorder:
+    """Writes one study. ``constraints`` may be completed once the baseline is known (floors are relative to it)."""
+
+    def __init__(
+        self, store: Store, study_id: int, folder: Path, *, objectives: Sequence[Objective], hardware: str
+    ) -> None:
+        self.store = store
+        self.study_id = study_id
+        self.folder = folder
+        self.objectives = tuple(objectives)
+        self.constraints: tuple[Constraint, ...] = ()
+        self._hardware = hardware
+
+    def started(
+        self,
+        configuration: Configuration,
+        *,
+        origin: str,
+        phase: str,
+        position: int | None = None,
+        derived_from: int | None = None,
+        sampler: Any = None,
+    ) -> int:
+        """Record that a trial begins; its number."""
+        return self.store.start_trial(
+            self.study_id,
+            configuration,
+            origin=origin,
+            phase=phase,
+            position=position,
+            derived_from=derived_from,
+            sampler=sampler,
+            hardware=self._hardware,
+        )
+
+    def finished(self, number: int, result: TrialResult) -> Result:
+        """Commit a trial's end with its raw samples; what the coordinator is to be told."""
+        told = result_of(result, self.objectives, self.constraints)
+        name = None
+        if result.samples:
+            rows = ({"sample": asdict(s), "score": asdict(c)} for s, c in zip(result.samples, result.scores, strict=True))
+            name = write_samples(self.folder / "samples", f"trial-{number:05d}", rows).name
+        gain = self.objectives[0].gain(told.objectives[0]) if told.objectives else None
+        self.store.finish_trial(
+            self.study_id,
+            number,
+            result.outcome,
+            measurement=result.measurement,
+            objectives=told.objectives,
+            violations=told.violations,
+            score=gain,
+            failure=asdict(result.failed) if result.failed else None,
+            samples=name,
+            launch_s=result.launch_s,
+            warmup_s=result.warmup_s,
+            measure_s=result.measure_s,
+        )
+        return told
+
+    def abandoned(self, number: int) -> None:
+        """Record that a running trial was given up (Ctrl-C, time limit)."""
+        self.store.finish_trial(self.study_id, number, Outcome.ABANDONED)
+
+    @contextmanager
+    def running(self, number: int) -> Iterator[None]:
+        """A trial that leaves by an exception is recorded as abandoned."""
+        try:
+            yield
+        except BaseException:
+            self.abandoned(number)
+            raise
+
+    def recorded(self, block: int, arm: Arm, result: TrialResult) -> None:
+        """Commit one confirmation pass (the PassRecorder of ``search.confirm``)."""
+        number = self.started(arm.configuration, origin=f"confirm:{block}", phase="confirm", position=block)
+        self.finished(number, result)
+
+    def past_trials(self) -> list[PastTrial]:
+        """The search trials of an earlier run, for the coordinator."""
+        return [
+            PastTrial(
+                configuration=row.configuration,
+                origin=row.origin,
+                position=row.position,
+                result=Result(
+                    outcome=row.outcome,
+                    objectives=row.objectives,
+                    violations=row.violations,
+                    fidelity=row.fidelity,
+                    launch_s=row.launch_s,
+                    warmup_s=row.warmup_s,
+                    measure_s=row.measure_s,
+                ),
+                sampler=row.sampler,
+            )
+            for row in self.store.best_and_newest(self.study_id)
+            if row.phase != "confirm"
+        ]
+
+    def ended_keys(self) -> set[str]:
+        """The keys of all search trials that ended: none of them is ever run again."""
+        open_ = (Outcome.ABANDONED.value, Outcome.RUNNING.value)
+        points = self.store.points(self.study_id)
+        return {p.key for p in points if p.phase != "confirm" and p.outcome not in open_}
+
+    def past_passes(self) -> list[ArmPass]:
+        """The finished confirmation passes of an earlier run, with their raw samples."""
+        return [
+            ArmPass(block=row.position or 0, key=row.configuration.key, result=trial_result(row, self.folder))
+            for row in self.store.trials(self.study_id)
+            if row.phase == "confirm" and row.outcome is Outcome.DONE
+        ]
+
+
+def result_of(
+    result: TrialResult, objectives: Sequence[Objective], constraints: Sequence[Constraint]
+) -> Result:
+    """What a search needs to know of a trial: objective values and violations, in the study's order."""
+    measurement = result.measurement
+    values = objective_values(measurement, objectives) if measurement else None
+    violations = tuple(c.check(measurement).point_violation for c in constraints) if measurement else None
+    return Result(
+        outcome=result.outcome,
+        objectives=values,
+        violations=violations,
+        launch_s=result.launch_s or None,
+        warmup_s=result.warmup_s,
+        measure_s=result.measure_s or None,
+    )
+
+
+def trial_result(row: TrialRow, folder: Path) -> TrialResult:
+    """A stored trial as it was when it ended."""
+    samples: list[Sample] = []
+    scores: list[Score] = []
+    if row.samples:
+        for entry in read_samples(folder / "samples" / row.samples):
+            samples.append(_sample(entry["sample"]))
+            scores.append(Score(**{**entry["score"], "status": AnswerStatus(entry["score"]["status"])}))
+    return TrialResult(
+        outcome=row.outcome,
+        measurement=row.measurement,
+        samples=tuple(samples),
+        scores=tuple(scores),
+        failed=Failed(**row.failure) if row.failure else None,
+        launch_s=row.launch_s or 0.0,
+        warmup_s=row.warmup_s or 0.0,
+        measure_s=row.measure_s or 0.0,
+    )
+
+
+def _sample(data: dict[str, Any]) -> Sample:
+    return Sample(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})

@@ -1,0 +1,273 @@
+"""From what was measured to what may be claimed: the content of ``result.json``."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from llmopt import __version__
+from llmopt.engines.base import RunFolder
+from llmopt.measure.stats.verdicts import quality_verdict, speed_verdict
+from llmopt.objective import Constraint, pareto_front
+from llmopt.records import Configuration, Endpoint, Outcome, Score, Verdict, VerdictKind
+from llmopt.search.confirm import Arm, ArmPass, Step, steps
+from llmopt.store.database import Store
+from llmopt.store.rows import TrialRow
+from llmopt.study.prepare import Prepared
+from llmopt.study.run import Finished
+
+__all__ = ["SCHEMA_VERSION", "build_result"]
+
+SCHEMA_VERSION = 1
+QUALITY, SPEED = "accuracy", "answers_per_minute"
+
+
+def build_result(prepared: Prepared, finished: Finished, store: Store, study_id: int, name: str) -> dict[str, Any]:
+    """Everything a reader, a program or a later comparison needs; plain data."""
+    rows = list(store.trials(study_id))
+    judged = _judge(prepared, finished)
+    best = finished.best.configuration
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "study": name,
+        "created": datetime.now(tz=UTC).isoformat(timespec="seconds"),
+        "elapsed_s": round(finished.elapsed_s, 1),
+        "timed_out": finished.timed_out,
+        "request": prepared.request.to_spec(),
+        "verdict": _verdict(prepared, judged),
+        "gains": judged,
+        "baseline": _side(prepared, finished, finished.baseline),
+        "best": _side(prepared, finished, finished.best),
+        "points": dict(finished.points),
+        "pareto": _pareto(prepared, rows),
+        "constraints": [_limit(constraint, finished) for constraint in finished.constraints],
+        "command": _command(prepared, best),
+        "model": _model(prepared),
+        "dataset": {
+            "name": prepared.dataset.name,
+            "fingerprint": prepared.dataset.fingerprint,
+            "source": prepared.dataset.source,
+            "search_items": len(prepared.search_items),
+            "confirm_items": len({s.item_id for p in finished.passes for s in p.result.scores}),
+        },
+        "task": asdict(prepared.task),
+        "hardware": asdict(prepared.hardware) | {"fingerprint": prepared.hardware.fingerprint},
+        "versions": _versions(prepared),
+        "trials": [_trial(row) for row in rows if row.phase != "confirm"],
+        "confirmation": [_pass(p, finished.arms) for p in finished.passes],
+    }
+
+
+# ── what may be claimed ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _judge(prepared: Prepared, finished: Finished) -> list[dict[str, Any]]:
+    """Each step of the ladder with its quality and speed verdicts."""
+    found = []
+    for step in steps(finished.arms):
+        quality, speed = _compare(prepared, finished.passes, step)
+        found.append({"step": step.name, "quality": _plain(quality), "speed": _plain(speed)})
+    return found
+
+
+def _compare(prepared: Prepared, passes: Sequence[ArmPass], step: Step) -> tuple[Verdict | None, Verdict | None]:
+    before = {p.block: p for p in passes if p.key == step.before and p.result.outcome is Outcome.DONE}
+    after = {p.block: p for p in passes if p.key == step.after and p.result.outcome is Outcome.DONE}
+    blocks = sorted(before.keys() & after.keys())
+    if not blocks:
+        return None, None
+    clusters = {item.id: item.cluster or item.id for item in prepared.confirm_items}
+    quality = quality_verdict(
+        [s for b in blocks for s in after[b].result.scores],
+        [s for b in blocks for s in before[b].result.scores],
+        clusters=clusters,
+        margin=prepared.request.quality_margin,
+    )
+    speed = speed_verdict(
+        [_speed(after[b]) for b in blocks], [_speed(before[b]) for b in blocks], margin=prepared.request.speed_margin
+    )
+    return quality, speed
+
+
+def _speed(one: ArmPass) -> float:
+    value = one.result.measurement.value(SPEED) if one.result.measurement else None
+    return value or 0.0
+
+
+def _verdict(prepared: Prepared, judged: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The claim about the whole: judged on the first objective, the others beside it with their margins."""
+    total = next((entry for entry in judged if entry["step"] == "total"), None)
+    first = prepared.goal.objectives[0]
+    judged_by = "speed" if first.estimate == SPEED else "quality"
+    if total is None:
+        return {
+            "kind": VerdictKind.TIE.value,
+            "objective": first.name,
+            "effect": None,
+            "interval": None,
+            "others": {},
+            "sentence": "study.verdict_baseline_best",
+        }
+    main = total[judged_by]
+    other_name = "quality" if judged_by == "speed" else "speed"
+    if main is None:
+        return {
+            "kind": VerdictKind.UNDECIDED.value,
+            "objective": first.name,
+            "effect": None,
+            "interval": None,
+            "others": {other_name: total[other_name]},
+            "sentence": "study.verdict_unconfirmed",
+        }
+    return {
+        "kind": main["kind"],
+        "objective": first.name,
+        "effect": main["effect"]["value"],
+        "interval": [main["effect"]["low"], main["effect"]["high"]],
+        "relative": main["relative"],
+        "n": main["effect"]["n"],
+        "method": main["method"],
+        "more_samples": main["more_samples"],
+        "others": {other_name: total[other_name]},
+        "sentence": f"study.verdict_{main['kind']}",
+    }
+
+
+def _limit(constraint: Constraint, finished: Finished) -> dict[str, Any]:
+    measurement = finished.best.measurement
+    checked = constraint.check(measurement) if measurement else None
+    return {
+        "text": constraint.text,
+        "status": checked.status.value if checked else "undecided",
+        "value": checked.value if checked else None,
+        "bound": checked.bound if checked else None,
+    }
+
+
+# ── plain data ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _plain(verdict: Verdict | None) -> dict[str, Any] | None:
+    return None if verdict is None else {**asdict(verdict), "kind": verdict.kind.value}
+
+
+def _side(prepared: Prepared, finished: Finished, row: TrialRow) -> dict[str, Any]:
+    """One configuration: what it is, what the search measured, what the confirmation measured."""
+    return {
+        "trial": row.number,
+        "configuration": _configuration(row.configuration),
+        "command": _command(prepared, row.configuration),
+        "search": row.measurement.to_json() if row.measurement else None,
+        "confirmed": _confirmed(prepared, finished, row.configuration.key),
+    }
+
+
+def _confirmed(prepared: Prepared, finished: Finished, key: str) -> dict[str, Any] | None:
+    from llmopt.measure.quality import quality  # noqa: PLC0415 - a name that would shadow
+    from llmopt.measure.stats.intervals import mean_interval  # noqa: PLC0415
+
+    passes = [p for p in finished.passes if p.key == key and p.result.outcome is Outcome.DONE]
+    if not passes:
+        return None
+    scores: list[Score] = [score for p in passes for score in p.result.scores]
+    speed = mean_interval([_speed(p) for p in passes])
+    found = {name: asdict(estimate) for name, estimate in quality(prepared.confirm_items, scores).items()}
+    found[SPEED] = {
+        "value": speed.value,
+        "low": speed.low,
+        "high": speed.high,
+        "n": len(passes),
+        "unit": "1/min",
+        "method": "t over launches",
+    }
+    return found
+
+
+def _configuration(configuration: Configuration) -> dict[str, Any]:
+    return {
+        "key": configuration.key,
+        "engine": configuration.engine,
+        "launch": dict(configuration.launch),
+        "request": configuration.request.given(),
+    }
+
+
+def _command(prepared: Prepared, configuration: Configuration) -> dict[str, Any]:
+    """The copyable launch command, and the request body fields that go with it."""
+    from pathlib import Path  # noqa: PLC0415 - one use
+
+    run = RunFolder(folder=Path(), endpoint=Endpoint(model=prepared.model.name, port=8080))
+    plan = prepared.engine.plan(prepared.model, configuration.launch, run)
+    return {
+        "line": shlex.join(plan.command),
+        "argv": list(plan.command),
+        "env": dict(prepared.settings.engine_env),
+        "engine": prepared.engine.name,
+        "engine_version": prepared.engine.installation().version,
+        "request": configuration.request.given(),
+    }
+
+
+def _model(prepared: Prepared) -> dict[str, Any]:
+    model = prepared.model
+    names = ("name", "path", "format", "architecture", "parameters", "weight_bytes", "quantization", "sha256", "license")
+    return {name: getattr(model, name) for name in names}
+
+
+def _versions(prepared: Prepared) -> dict[str, str | None]:
+    import platform  # noqa: PLC0415 - one use
+
+    def version(package: str) -> str | None:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
+
+    return {
+        "llmopt": __version__,
+        "python": platform.python_version(),
+        "optuna": version("optuna"),
+        prepared.engine.name: prepared.engine.installation().version,
+    }
+
+
+def _trial(row: TrialRow) -> dict[str, Any]:
+    return {
+        "number": row.number,
+        "origin": row.origin,
+        "phase": row.phase,
+        "outcome": row.outcome.value,
+        "configuration": _configuration(row.configuration),
+        "objectives": row.objectives,
+        "violations": row.violations,
+        "measurement": row.measurement.to_json() if row.measurement else None,
+        "failure": row.failure,
+        "samples": row.samples,
+        "launch_s": row.launch_s,
+        "warmup_s": row.warmup_s,
+        "measure_s": row.measure_s,
+    }
+
+
+def _pass(one: ArmPass, arms: Sequence[Arm]) -> dict[str, Any]:
+    names = next((arm.names for arm in arms if arm.configuration.key == one.key), ())
+    return {
+        "block": one.block,
+        "arms": names,
+        "key": one.key,
+        "outcome": one.result.outcome.value,
+        "measurement": one.result.measurement.to_json() if one.result.measurement else None,
+        "right": sum(score.value for score in one.result.scores),
+        "items": len(one.result.scores),
+    }
+
+
+def _pareto(prepared: Prepared, rows: Sequence[TrialRow]) -> list[int]:
+    complete = [r for r in rows if r.phase != "confirm" and r.outcome is Outcome.DONE and r.objectives]
+    feasible = [r for r in complete if all(v <= 0 for v in r.violations or ())]
+    front = pareto_front([r.objectives or () for r in feasible], prepared.goal.objectives)
+    return [feasible[i].number for i in front]
