@@ -118,19 +118,22 @@ def refuse_start(where: object, reason: str | None) -> NoReturn:
 
 
 def leave_grandchild(manner: str) -> None:
-    """A process whose parent is gone and whose session is its own, as some engines leave them."""
+    """A process whose parent is gone and whose session is its own, as some engines leave them; its id is told."""
     if manner == "none" or not hasattr(os, "fork"):
         return
+    reader, writer = os.pipe()
     if (first := os.fork()) != 0:
+        os.close(writer)
         os.waitpid(first, 0)
+        say("grandchild", pid=int(os.read(reader, 32)))
+        os.close(reader)
         return
     os.setsid()
     if os.fork() != 0:
         os._exit(0)
-    if manner == "ignores_term":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if manner == "ignores_term" else signal.SIG_DFL)
     signal.alarm(GRANDCHILD_LIFE_S)
+    os.write(writer, str(os.getpid()).encode())
     while True:
         signal.pause()
 
