@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import threading
 from contextlib import contextmanager
@@ -33,14 +35,15 @@ def readable_errors(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise StorageError(_message_key(error, path), path=str(path), reason=str(error)) from error
     except OSError as error:
-        key = "store.disk_full" if error.errno in _disk_full_numbers() else "store.unusable"
-        raise StorageError(key, path=str(path), reason=error.strerror or str(error)) from error
+        raise StorageError(_system_key(error), path=str(path), reason=error.strerror or str(error)) from error
 
 
-def _disk_full_numbers() -> tuple[int, ...]:
-    import errno  # noqa: PLC0415 - only on the way to an error
-
-    return (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+def _system_key(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return "store.disk_full"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "store.read_only"
+    return "store.unusable"
 
 
 def _message_key(error: sqlite3.Error, path: Path) -> str:
@@ -149,6 +152,4 @@ def _connect(path: Path, *, read_only: bool, busy_s: float) -> sqlite3.Connectio
 
 
 def _writable(folder: Path) -> bool:
-    import os  # noqa: PLC0415 - only for reading
-
     return os.access(folder, os.W_OK)

@@ -315,14 +315,16 @@ class Store:
             last = rows[-1]["number"]
 
     def best_and_newest(self, study_id: int, *, limit: int = 1000) -> list[TrialRow]:
-        """At most ``limit`` ended trials in order of number: half the best by score, the rest the newest."""
+        """At most ``limit`` ended trials before the confirmation, by number: half the best by score, the newest."""
         half = limit // 2
         found = self.connection.rows(
             """SELECT * FROM trials WHERE id IN (
-                 SELECT id FROM (SELECT id FROM trials WHERE study_id = :study AND score IS NOT NULL
-                                 ORDER BY score DESC LIMIT :half)
-                 UNION SELECT id FROM (SELECT id FROM trials WHERE study_id = :study AND outcome != 'running'
-                                       ORDER BY number DESC LIMIT :rest))
+                 SELECT id FROM (
+                   SELECT id FROM trials WHERE study_id = :study AND score IS NOT NULL AND phase != 'confirm'
+                   ORDER BY score DESC LIMIT :half)
+                 UNION SELECT id FROM (
+                   SELECT id FROM trials WHERE study_id = :study AND outcome != 'running' AND phase != 'confirm'
+                   ORDER BY number DESC LIMIT :rest))
                ORDER BY number""",
             {"study": study_id, "half": half, "rest": limit - half},
         )

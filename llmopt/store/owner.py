@@ -60,7 +60,7 @@ def _boot() -> str:
     """This boot of this machine, and the process-number namespace we see (containers share the boot, not that)."""
     if _HAS_PROC:
         try:
-            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
             return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
         except OSError:
             return "linux"
