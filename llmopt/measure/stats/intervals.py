@@ -18,6 +18,7 @@ __all__ = [
     "cluster_totals",
     "design_effect",
     "mean_interval",
+    "one_sided_quantile",
     "proportion_interval",
     "quantile",
     "quantile_interval",
@@ -157,6 +158,19 @@ def quantile_interval(
     return Interval(value, ordered[low - 1], ordered[high - 1])
 
 
+def one_sided_quantile(ordered: Sequence[float], q: float, *, confidence: float = CONFIDENCE) -> Interval:
+    """A quantile with two one-sided bounds of ``confidence`` each; one may exist where the other does not.
+
+    The upper bound needs 59 observations for p95 and 299 for p99.
+    """
+    low, high = _rank_below(len(ordered), q, 1 - confidence), _rank_above(len(ordered), q, 1 - confidence)
+    return Interval(
+        quantile(ordered, q),
+        ordered[low - 1] if low >= 1 else None,
+        ordered[high - 1] if high <= len(ordered) else None,
+    )
+
+
 def design_effect(values: Sequence[float], clusters: Sequence[Hashable], threshold: float) -> float:
     """How much less a clustered sample says about the share of values up to ``threshold`` than an independent one.
 
@@ -201,9 +215,20 @@ def _standard_error(values: Sequence[float], clusters: Sequence[Hashable] | None
 
 def _ranks(n: int, q: float, confidence: float) -> tuple[int, int] | None:
     """1-based ranks (l, u) with P(X_(l) ≤ ξ ≤ X_(u)) ≥ confidence, or None."""
+    tail = (1 - confidence) / 2
+    low, high = _rank_below(n, q, tail), _rank_above(n, q, tail)
+    return (low, high) if low >= 1 and high <= n else None
+
+
+def _rank_below(n: int, q: float, tail: float) -> int:
+    """The highest rank that lies above the quantile with at most ``tail`` probability; 0 where none does."""
     from scipy.special import bdtr  # noqa: PLC0415
 
-    tail = (1 - confidence) / 2
-    low = bisect_right(range(n + 1), tail, key=lambda k: float(bdtr(k, n, q)))
-    high = bisect_right(range(n + 1), 1 - tail - 1e-15, key=lambda k: float(bdtr(k, n, q))) + 1
-    return (low, high) if low >= 1 and high <= n else None
+    return bisect_right(range(n + 1), tail, key=lambda k: float(bdtr(k, n, q)))
+
+
+def _rank_above(n: int, q: float, tail: float) -> int:
+    """The lowest rank that lies below the quantile with at most ``tail`` probability; n + 1 where none does."""
+    from scipy.special import bdtr  # noqa: PLC0415
+
+    return bisect_right(range(n + 1), 1 - tail - 1e-15, key=lambda k: float(bdtr(k, n, q))) + 1
