@@ -18,6 +18,7 @@ from llmopt.workload.korean_math.template import NAMES, Range, Template, compile
 __all__ = ["Draw", "Problem", "draw_problem"]
 
 OLDEST = 100
+_AGES_ADDED = "나이의 합"
 _AGE_COUNTERS = ("살", "세")
 _SHUFFLED_FROM_LEVEL = 4
 _PEOPLE = ("who", "other", "third")
@@ -69,7 +70,7 @@ def draw_problem(template: Template, draw: Draw) -> Problem | None:
     """One draw from the template; None where a rule rejects it.
 
     Rejected: a step below zero, a count that is not whole, an age over 100, an answer of 0 or 1 or equal to a number
-    in the text, two equal quantities, and whatever breaks the template's own ``needs``.
+    in the text, two equal quantities of one counter, and whatever breaks the template's own ``needs``.
     """
     values: dict[str, Number] = {name: draw.value(choice) for name, choice in template.draws.items()}
     for name, computed in template.made.items():
@@ -87,11 +88,13 @@ def draw_problem(template: Template, draw: Draw) -> Problem | None:
 
 
 def _plausible(template: Template, values: Mapping[str, Number], answer: Number) -> bool:
-    printed = [values[name] for name, _ in _printed(template)]
-    if len(set(printed)) < len(printed) or answer in printed or answer in _literals(template):
+    printed = [(values[name], counter) for name, counter in _printed(template)]
+    if len(set(printed)) < len(printed) or answer in _literals(template):
+        return False
+    if any(answer == value for value, _ in printed):
         return False
     ages = [values[name] for name, counter in _printed(template) if counter in _AGE_COUNTERS]
-    if template.unit in _AGE_COUNTERS:
+    if template.unit in _AGE_COUNTERS and _AGES_ADDED not in template.question:
         ages.append(answer)
     return all(age <= OLDEST for age in ages)
 

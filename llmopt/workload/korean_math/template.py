@@ -58,8 +58,8 @@ class Template:
 
     ``facts`` are sentences of which each is necessary; at level 4 and 5 all but the first may be told in any order and
     ``noise``, which does not matter, stands among them. ``program`` computes the answer. ``equations`` say the same
-    story as equations in the unknown ``x`` (and others), for the second solver; ``first`` is instead the condition
-    whose smallest whole solution ``x`` ≥ 1 is the answer.
+    story as linear equations in the unknown ``x`` (the answer) and others, for the second solver; ``search`` names
+    unknowns that are the smallest whole number ≥ 1 for which a condition holds.
     """
 
     id: str
@@ -74,7 +74,7 @@ class Template:
     """Name, or several names with blanks between (then drawn without repetition), → the words to draw from."""
     needs: tuple[str, ...] = ()
     equations: tuple[str, ...] = ()
-    first: str = ""
+    search: Mapping[str, str] = field(default_factory=dict)
     noise: str = ""
     fractions: bool = False
     """Whether steps and answer may be fractions."""

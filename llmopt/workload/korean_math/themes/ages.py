@@ -1,6 +1,6 @@
 """Ages now, then and later."""
 
-from llmopt.workload.korean_math.template import Template, whole
+from llmopt.workload.korean_math.template import Template, made, whole
 
 __all__ = ["TEMPLATES"]
 
@@ -15,5 +15,112 @@ TEMPLATES = (
         equations=("x - a == b",),
         draws={"a": whole(11, 16), "b": whole(2, 9)},
         words={"who": ("서연이", "하은이", "수아", "예린이", "유나")},
+    ),
+    Template(
+        id="mother_some_years_later",
+        level=2,
+        facts=("올해 {who|은} {a:살}이고, 어머니의 나이는 {who} 나이의 {k:배}입니다.",),
+        question="{n:년} 뒤에 어머니는 몇 살이 됩니까?",
+        unit="살",
+        program="a * k + n",
+        equations=("x - n == k * a",),
+        draws={"a": whole(11, 15), "k": whole(3, 4), "n": whole(2, 9)},
+    ),
+    Template(
+        id="two_ages_added",
+        level=2,
+        facts=("{who|은} {other}보다 {d:살} 더 많습니다.", "둘의 나이를 더하면 {s:살}입니다."),
+        question="{other|은} 몇 살입니까?",
+        unit="살",
+        program="(s - d) / 2",
+        equations=("elder == x + d", "elder + x == s"),
+        draws={"d": whole(2, 9), "younger": whole(10, 30)},
+        made={"s": made("2 * younger + d", 20, 69)},
+    ),
+    Template(
+        id="mother_years_ago",
+        level=3,
+        facts=(
+            "{n:년} 전에 어머니의 나이는 {who} 나이의 {k:배}였습니다.",
+            "{who|은} 지금 {a:살}입니다.",
+        ),
+        question="지금부터 {m:년} 뒤 어머니와 {who}의 나이의 합은 몇 살입니까?",
+        unit="살",
+        program="(a - n) * k + n + m + a + m",
+        equations=("mother - n == k * (a - n)", "x == mother + m + (a + m)"),
+        draws={"a": whole(11, 17), "n": whole(2, 6), "k": whole(3, 5), "m": whole(2, 9)},
+        needs=("(a - n) * k + n <= 55", "(a - n) * k > a + 8"),
+    ),
+    Template(
+        id="three_siblings",
+        level=3,
+        facts=(
+            "세 남매의 나이를 모두 더하면 {s:살}입니다.",
+            "첫째는 둘째보다 {d:살} 많고, 막내는 둘째보다 {e:살} 적습니다.",
+        ),
+        question="{n:년} 뒤에 첫째는 몇 살이 됩니까?",
+        unit="살",
+        program="(s - d + e) / 3 + d + n",
+        equations=("first == second + d", "last + e == second", "first + second + last == s", "x == first + n"),
+        draws={"d": whole(2, 6), "e": whole(2, 6), "n": whole(4, 9), "second": whole(9, 20)},
+        made={"s": made("3 * second + d - e", 24, 66)},
+    ),
+    Template(
+        id="family_of_four",
+        level=4,
+        facts=(
+            "올해 {a:살}인 {who|은} 아버지, 어머니, 동생과 함께 삽니다.",
+            "어머니의 나이는 {who} 나이의 {k:배}입니다.",
+            "아버지는 어머니보다 {d:살} 더 많습니다.",
+            "동생은 {who}보다 {e:살} 어립니다.",
+        ),
+        noise="{who}네 식구가 지금 집으로 이사한 지는 {z:년}이 되었습니다.",
+        question="{n:년} 뒤에 네 식구의 나이의 합은 몇 살입니까?",
+        unit="살",
+        program="(a * k + d) + a * k + a + (a - e) + 4 * n",
+        equations=(
+            "mother / k == a",
+            "father == mother + d",
+            "small + e == a",
+            "x - 4 * n == father + mother + a + small",
+        ),
+        draws={
+            "a": whole(10, 14),
+            "k": whole(3, 4),
+            "d": whole(2, 5),
+            "e": whole(2, 6),
+            "n": whole(5, 9),
+            "z": whole(6, 9),
+        },
+    ),
+    Template(
+        id="grandparents_and_mother",
+        level=5,
+        facts=(
+            "{n:년} 전에 할아버지의 나이는 {who} 나이의 {k:배}였습니다.",
+            "{who|은} 올해 {a:살}이 되었습니다.",
+            "할머니는 할아버지보다 {d:살} 적습니다.",
+            "어머니는 할머니보다 {e:살} 적습니다.",
+        ),
+        noise="할아버지께서는 텃밭에 고추를 {z:포기} 심으셨습니다.",
+        question="앞으로 {m:년} 뒤에 할아버지, 할머니, 어머니 나이의 합은 몇 살입니까?",
+        unit="살",
+        program="3 * ((a - n) * k + n) - 2 * d - e + 3 * m",
+        equations=(
+            "grandfather - n == k * (a - n)",
+            "grandmother + d == grandfather",
+            "mother + e == grandmother",
+            "x == grandfather + m + grandmother + m + (mother + m)",
+        ),
+        draws={
+            "a": whole(10, 16),
+            "n": whole(2, 5),
+            "k": whole(6, 8),
+            "d": whole(2, 6),
+            "e": whole(24, 30),
+            "m": whole(3, 9),
+            "z": whole(35, 80),
+        },
+        needs=("(a - n) * k + n <= 80", "(a - n) * k + n >= 62"),
     ),
 )
