@@ -79,3 +79,7 @@ class Engine(Protocol):
     def request_extra(self, settings: Settings) -> Mapping[str, Any]:
         """Body fields every measured request carries so that no request profits from an earlier one's cache."""
         ...
+
+    def remembers(self, settings: Settings) -> bool:
+        """Whether a request may profit from an earlier one (prefix caching): every pass then starts with a fresh engine."""
+        ...

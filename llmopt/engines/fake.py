@@ -174,3 +174,8 @@ def _settings(*, threads: int, slots: int, context: int) -> Settings:
         "cache_type": "f16",
         "flash_attention": "on",
     }
+
+    def remembers(self, settings: Settings) -> bool:
+        """It keeps nothing between requests."""
+        del settings
+        return False

@@ -57,7 +57,7 @@ ALWAYS = (
     "flash_attention",
     "speculation",
 )
-SOMETIMES = ("spec_lookup", "spec_draft", "wait_policy", "poll", "cache_reuse", "gpu_layers")
+SOMETIMES = ("spec_lookup", "spec_draft", "wait_policy", "poll", "prefix_cache", "cache_reuse", "gpu_layers")
 OPTIONS = {
     "threads": "--threads",
     "threads_batch": "--threads-batch",
@@ -153,7 +153,11 @@ class LlamaCpp:
         else:
             parameters.append(launch_parameter("poll", (0, defaults.POLL, 100), ordinal=True))
         if task.prefix_cache:
-            parameters.append(launch_parameter("cache_reuse", (0, 256), ordinal=True, changes_answers=True))
+            caching = {"prefix_cache": (True,)}
+            parameters.append(launch_parameter("prefix_cache", (True, False), changes_answers=True))
+            parameters.append(
+                launch_parameter("cache_reuse", (0, 256), ordinal=True, changes_answers=True, only_if=caching)
+            )
         if defaults.offloads(hardware):
             everything = defaults.all_layers(model)
             parameters.append(launch_parameter("gpu_layers", (0, everything // 2, everything), ordinal=True))
@@ -219,7 +223,11 @@ class LlamaCpp:
 
     def request_extra(self, settings: Settings) -> Mapping[str, Any]:
         """The server keeps a slot's last prompt; it may be used only where reuse is what is being tested."""
-        return {"cache_prompt": bool(settings.get("cache_reuse"))}
+        return {"cache_prompt": self.remembers(settings)}
+
+    def remembers(self, settings: Settings) -> bool:
+        """Whether a slot keeps its last prompt."""
+        return bool(settings.get("prefix_cache"))
 
 
 def _kv_quantisable(model: ModelInfo) -> bool:
@@ -237,6 +245,7 @@ def _options(settings: Settings) -> tuple[str, ...]:
     if "gpu_layers" not in settings:
         parts += ["--gpu-layers", "0"]
     reuse = int(settings.get("cache_reuse") or 0)
+    parts += ["--cache-prompt" if settings.get("prefix_cache") else "--no-cache-prompt"]
     parts += ["--cache-reuse", str(reuse), "--cache-ram", "0", "--fit", "off", "--cont-batching"]
     return (*parts, *_speculation(settings))
 

@@ -81,7 +81,8 @@ def _common(task: Task, *, threads: int, threads_batch: int) -> dict[str, Settin
         "speculation": "off",
     }
     settings |= {"wait_policy": "default"} if OPENMP else {"poll": POLL}
-    return settings | ({"cache_reuse": 0} if task.prefix_cache else {})
+    # the server keeps every slot's last prompt unless told otherwise
+    return settings | ({"prefix_cache": True, "cache_reuse": 0} if task.prefix_cache else {})
 
 
 def _batches(context: int) -> dict[str, SettingValue]:

@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Bench", "EngineHost", "Failed", "Hosted", "TrialResult", "Workload", "request_for"]
 
-WARM_UP = WarmUpRule(requests=4, seconds=3.0, cap_s=20.0, span_s=2.0, drift=0.2, spread=0.3)
+WARM_UP = WarmUpRule(requests=4, seconds=2.0, cap_s=6.0, span_s=1.5, drift=0.2, spread=0.3)
 """Once a launch: readiness has already had a real completion; this pages weights in and fills every slot."""
+WARM_UP_TOKENS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,11 @@ class EngineHost(Protocol):
         ...
 
     def request_extra(self, configuration: Configuration) -> Mapping[str, Any]:
-        """Engine-specific body fields that keep measured requests independent of each other."""
+        """Engine-specific body fields of every measured request."""
+        ...
+
+    def remembers(self, configuration: Configuration) -> bool:
+        """Whether requests may profit from earlier ones (prefix caching): then every pass starts a fresh engine."""
         ...
 
 
@@ -156,7 +161,7 @@ class Bench:
         began_s = time.monotonic()
         launch_s = warmup_s = 0.0
         try:
-            restarted = fresh or self._launch_key != configuration.launch_key
+            restarted = fresh or self._launch_key != configuration.launch_key or self._host.remembers(configuration)
             if restarted:
                 await self._switch(configuration)
                 launch_s = time.monotonic() - began_s
@@ -203,7 +208,8 @@ class Bench:
 
     def _warmup_requests(self, configuration: Configuration) -> list[Request]:
         extra = self._host.request_extra(configuration)
-        return [request_for(item, configuration.request, self._work, extra) for item in self._work.warmup_items]
+        short = replace(self._work, max_tokens=min(self._work.max_tokens, WARM_UP_TOKENS))
+        return [request_for(item, configuration.request, short, extra) for item in self._work.warmup_items]
 
     async def _measure(
         self,

@@ -48,6 +48,10 @@ class StudyHost:
         """The engine's fields that keep measured requests independent."""
         return self.engine.request_extra(configuration.launch)
 
+    def remembers(self, configuration: Configuration) -> bool:
+        """Whether requests may profit from earlier ones under these launch settings."""
+        return self.engine.remembers(configuration.launch)
+
     @asynccontextmanager
     async def launch(self, configuration: Configuration) -> AsyncIterator[Hosted]:
         """A ready engine with its memory watched; raises DoesNotFit before anything is started."""

@@ -168,13 +168,14 @@ def _engine_for(entry: ModelEntry, hardware: Hardware, asked: str | None) -> tup
 
 def first_task(work: Workload, items: Sequence[Item]) -> Task:
     """The task before anything was tokenised: a prompt cannot have more tokens than UTF-8 bytes."""
-    return Task(load=work.load, max_tokens=work.max_tokens, prompt_tokens=_longest_bytes(work, items) + TEMPLATE_TOKENS)
+    tokens = _longest_bytes(work, items) + TEMPLATE_TOKENS
+    return Task(load=work.load, max_tokens=work.max_tokens, prompt_tokens=tokens, prefix_cache=True)
 
 
 def refined_task(work: Workload, items: Sequence[Item], tokens_per_byte: float) -> Task:
     """The task once the baseline's own usage figures told how this tokenizer reads these texts (10 % on top)."""
     tokens = int(_longest_bytes(work, items) * min(tokens_per_byte * 1.1, 1.0)) + TEMPLATE_TOKENS
-    return Task(load=work.load, max_tokens=work.max_tokens, prompt_tokens=tokens)
+    return Task(load=work.load, max_tokens=work.max_tokens, prompt_tokens=tokens, prefix_cache=True)
 
 
 def _longest_bytes(work: Workload, items: Sequence[Item]) -> int:
