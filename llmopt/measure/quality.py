@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmopt.measure.answers.reply import read_reply
-from llmopt.measure.answers.status import early_status, hangul_share, late_status
+from llmopt.measure.answers.status import STATED, early_status, hangul_share, late_status
 from llmopt.measure.evaluators.base import Evaluator, Scorer
 from llmopt.measure.evaluators.registry import scorer_for
 from llmopt.measure.stats.intervals import proportion_interval
@@ -25,8 +25,6 @@ __all__ = [
     "status_rates",
 ]
 
-_STATED = ("marker", "boxed")
-"""Rules that read an answer the model stated as such; only these count in a reply that was cut off."""
 _SATURATED_HIGH = 0.95
 _SATURATED_LOW = 0.05
 
@@ -44,10 +42,10 @@ def score(item: Item, sample: Sample, *, scorer: Scorer | None = None, language:
     judge = scorer or scorer_for(item.kind)
     found = judge.read(item, reply, sample)
     if status is AnswerStatus.TRUNCATED:
-        value = found.value if found.rule.partition("+")[0] in _STATED else 0.0
+        value = found.value if found.rule.partition("+")[0] in STATED else 0.0
         return Score(item_id=item.id, value=value, status=status, extracted=found.extracted, rule=found.rule)
     spoken = language or ("ko" if hangul_share(item.question)[0] > 0 else "en")
-    status = late_status(item, reply, found.extracted, language=spoken)
+    status = late_status(item, reply, found, language=spoken)
     return Score(item_id=item.id, value=found.value, status=status, extracted=found.extracted, rule=found.rule)
 
 

@@ -28,7 +28,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 
 def guess_columns(names: Collection[str]) -> dict[str, str]:
     """Field → column for every field whose usual name is among ``names`` (case and blanks do not matter)."""
-    plain = {name.strip().casefold(): name for name in names if isinstance(name, str)}
+    plain = {name.strip().casefold(): name for name in names}
     found: dict[str, str] = {}
     for field, usual in FIELDS.items():
         for name in usual:
@@ -56,7 +56,7 @@ def resolve_columns(names: Collection[str], given: Mapping[str, str] | None, *, 
 
 def near(name: str, known: Iterable[str]) -> str:
     """Up to three known names that resemble ``name``, for a message; ``-`` where none does."""
-    plain = {k.casefold(): k for k in known if isinstance(k, str)}
+    plain = {k.casefold(): k for k in known}
     close = difflib.get_close_matches(name.casefold(), plain, n=3, cutoff=0.5)
     return ", ".join(plain[c] for c in close) or "-"
 

@@ -16,7 +16,8 @@ from llmopt.paths import Workspace, ensure
 from llmopt.records import Dataset, Item, digest
 from llmopt.workload.columns import near
 from llmopt.workload.files import SUFFIXES, Row, read_rows
-from llmopt.workload.user_data import items_from_rows
+from llmopt.workload.splits import rank
+from llmopt.workload.user_data import Reading, items_from_rows
 
 __all__ = ["GENERATED", "dataset_names", "load_dataset", "read_generated", "subset", "write_generated"]
 
@@ -71,22 +72,21 @@ def load_dataset(
     """
     if size is not None and size < 1:
         raise DataError("data.size", size=size)
+    reading = Reading(seed=seed, size=size, columns=columns, kind=kind, encoding=encoding, examples=examples is None)
     if isinstance(source, str) and source in GENERATED:
         dataset = _generated(source, workspace, seed, size)
     else:
-        dataset = _from_user(source, workspace, seed, size, columns, kind, encoding)
+        dataset = _from_user(source, workspace, reading)
     if examples is None:
         return dataset
-    shown = _from_user(examples, workspace, seed, None, None, kind or dataset.items[0].kind, encoding)
+    shown = _from_user(examples, workspace, Reading(kind=kind or dataset.items[0].kind, examples=False))
     given = tuple(replace(item, split="examples") for item in shown.items)
     kept = tuple(item for item in dataset.items if item.split != "examples")
     return _dataset(dataset.name, kept + given, source=dataset.source, notes=dataset.notes)
 
 
 def subset(dataset: Dataset, split: str, size: int, *, seed: int = 0) -> tuple[Item, ...]:
-    """A seeded draw of ``size`` items of one split, spread evenly over clusters and levels; the same for every trial."""
-    from llmopt.workload.splits import rank  # noqa: PLC0415 - keeps the public import list short
-
+    """A seeded draw of ``size`` items of one split, spread evenly over clusters; the same for every trial."""
     items = sorted(dataset.split(split), key=lambda item: rank("subset", seed, item.id))
     seen: dict[str, int] = {}
     order: list[tuple[int, int, Item]] = []
@@ -157,23 +157,15 @@ def _item(row: Row) -> Item:
     return Item(**values)
 
 
-def _from_user(
-    source: str | Path | Iterable[Mapping[str, Any]],
-    workspace: Workspace,
-    seed: int,
-    size: int | None,
-    columns: Mapping[str, str] | None,
-    kind: str | None,
-    encoding: str | None,
-) -> Dataset:
+def _from_user(source: str | Path | Iterable[Mapping[str, Any]], workspace: Workspace, reading: Reading) -> Dataset:
     if isinstance(source, str | Path):
         path = _find(source, workspace)
-        rows: Iterable[Row] = read_rows(path, encoding=encoding)
+        rows: Iterable[Row] = read_rows(path, encoding=reading.encoding)
         name, origin = path.stem, str(path)
     else:
         rows = _plain_rows(source)
         name, origin = "items", "items"
-    read = items_from_rows(rows, source=origin, seed=seed, size=size, columns=columns, kind=kind)
+    read = items_from_rows(rows, origin, reading)
     return _dataset(name, read.items, source=origin, notes=read.notes)
 
 

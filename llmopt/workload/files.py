@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
 
 def detect_encoding(path: Path) -> str:
-    """The codec that reads the file: a byte-order mark decides, else strict UTF-8, else UTF-16 by its zeros, else CP949.
+    """The codec that reads the file: by its byte-order mark, else strict UTF-8, UTF-16 by its zeros, or CP949.
 
     Looks at the first 8 MiB; raises DataError where none fits.
     """

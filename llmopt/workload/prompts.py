@@ -1,6 +1,6 @@
 """How a question is put: the prompt forms a search may choose from, in the dataset's language.
 
-Every form but ``answer_only`` asks for a last line ``정답: <값>`` (``Answer: <value>``), which the extraction reads first.
+Every form but ``answer_only`` asks for a last line ``정답: <값>`` (``Answer: <value>``): extraction reads it first.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from llmopt.workload.columns import near, resolve_columns
 from llmopt.workload.files import Row
 from llmopt.workload.splits import assign_splits, draw
 
-__all__ = ["DEFAULT_SIZE", "KINDS", "LETTERS", "UserItems", "items_from_rows", "option_letter"]
+__all__ = ["DEFAULT_SIZE", "KINDS", "LETTERS", "Reading", "UserItems", "items_from_rows", "option_letter"]
 
 DEFAULT_SIZE = 1000
 """How many rows are drawn where the user names no size."""
@@ -30,7 +30,18 @@ _NUMBER = re.compile(
 _HANGUL_NUMBER = re.compile(
     r"[영공일이삼사오육칠팔구십백천만억조하나둘셋넷한두세네다섯여덟아홉열스물무른마흔쉰예순일든]+\s?[가-힣]{0,2}"
 )
-_NOT_SAMPLED = ("examples",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a user's rows are to be read; see ``datasets.load_dataset``. ``examples`` sets a few clusters aside."""
+
+    seed: int = 0
+    size: int | None = None
+    columns: Mapping[str, str] | None = None
+    kind: str | None = None
+    encoding: str | None = None
+    examples: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,30 +52,20 @@ class UserItems:
     notes: tuple[tuple[str, Mapping[str, Any]], ...]
 
 
-def items_from_rows(
-    rows: Iterable[Row],
-    *,
-    source: str,
-    seed: int,
-    size: int | None,
-    columns: Mapping[str, str] | None,
-    kind: str | None,
-    examples: bool = True,
-) -> UserItems:
-    """Draw ``size`` rows (all up to 1,000 where None) and read them as items; raises DataError naming row and reason."""
+def items_from_rows(rows: Iterable[Row], source: str, reading: Reading) -> UserItems:
+    """Draw the wanted rows and read them as items; raises DataError naming row and reason."""
+    kind = reading.kind
     if kind is not None and kind not in KINDS:
         raise DataError("data.unknown_kind", kind=kind, near=near(kind, KINDS), known=", ".join(KINDS))
     iterator = iter(rows)
     first = next(iterator, None)
     if first is None:
         raise DataError("data.empty", path=source)
-    mapping = resolve_columns(tuple(first.values), columns, source=source)
+    mapping = resolve_columns(tuple(first.values), reading.columns, source=source)
     counter = itertools.count(1)
-    named = (
-        (_identity(row, mapping), row) for row, _ in zip(itertools.chain([first], iterator), counter, strict=False)
-    )
-    wanted = DEFAULT_SIZE if size is None else size
-    drawn = list(draw(named, wanted, seed))
+    every = zip(itertools.chain([first], iterator), counter, strict=False)
+    wanted = DEFAULT_SIZE if reading.size is None else reading.size
+    drawn = list(draw(((_identity(row, mapping), row) for row, _ in every), wanted, reading.seed))
     total = next(counter) - 1
     kept, repeated = _without_repeats(drawn, mapping, source)
     kept = kept[:wanted]
@@ -74,20 +75,21 @@ def items_from_rows(
         raise DataError("data.nothing_usable", source=source, rows=total, columns=mapping["question"])
     notes: list[tuple[str, Mapping[str, Any]]] = []
     if total > wanted:
-        notes.append(("data.drawn", {"size": wanted, "total": total, "seed": seed}))
+        notes.append(("data.drawn", {"size": wanted, "total": total, "seed": reading.seed}))
     for key, count in (("repeated", repeated), ("no_question_rows", len(kept) - len(read)), ("unanswered", unanswered)):
         if count:
             notes.append((f"data.{key}", {"count": count}))
     if chosen[0].kind == "open":
         notes.append(("data.no_gold", {"source": source}))
-    return UserItems(items=_split(sorted(chosen, key=lambda i: i.meta["row"]), examples=examples), notes=tuple(notes))
+    items = _split(sorted(chosen, key=lambda item: item.meta["row"]), examples=reading.examples)
+    return UserItems(items=items, notes=tuple(notes))
 
 
 def option_letter(answer: str, options: Sequence[str]) -> str | None:
     """The letter of a gold option given as its text, a letter (``B``, ``(B)``), ``②`` or a number from 1."""
     if answer in options:
         return LETTERS[options.index(answer)]
-    bare = answer.strip().strip("()[].) ").upper()
+    bare = answer.strip(" ()[].").upper()
     place = "①②③④⑤⑥⑦⑧⑨⑩".find(bare) if len(bare) == 1 else -1
     if place < 0 and bare.isdecimal():
         place = int(bare) - 1
@@ -194,8 +196,9 @@ def _finished(item: Item, kind: str, source: str) -> Item:
     if kind == "choice":
         letters = [option_letter(answer, item.options) for answer in answers]
         if not letters or None in letters:
-            shown = {"value": answers[0] if answers else "-", "count": len(item.options)}
-            raise DataError("data.not_an_option", source=source, line=item.meta["row"], **shown)
+            value = answers[0] if answers else "-"
+            count = len(item.options)
+            raise DataError("data.not_an_option", source=source, line=item.meta["row"], value=value, count=count)
         answers = tuple(letter for letter in letters if letter)
     meta = {key: value for key, value in item.meta.items() if key != "declared"}
     return replace(item, kind=kind, answers=answers, meta=meta)

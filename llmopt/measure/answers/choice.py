@@ -18,7 +18,7 @@ _ANYWHERE = re.compile(r"(?<![A-Za-z가-힣])[(\[]?([A-J])[)\].:]?(?![A-Za-z])|(
 
 
 def read_choice(text: str, options: Sequence[str]) -> tuple[str | None, str]:
-    """The chosen letter and the rule that found it: marker, boxed, whole text, option text, or the only letter named."""
+    """The chosen letter and the rule that found it: marker, boxed, first or last line, or the only letter named."""
     for rule, part in (("marker", marked(text)), ("boxed", boxed(text))):
         if part is not None and (letter := _letter(part, options)):
             return letter, rule

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
-__all__ = ["Reply", "boxed", "marked", "read_reply"]
+__all__ = ["Reading", "Reply", "boxed", "marked", "read_reply"]
 
 _THINKING = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
 _OPENED = re.compile(r"<(?:think|thinking|thought|reasoning)>.*", re.DOTALL | re.IGNORECASE)
 _CLOSED_ONLY = re.compile(r"^.*</(?:think|thinking|thought|reasoning)>", re.DOTALL | re.IGNORECASE)
 _MARKER = re.compile(
     r"(?:(?:최종\s*|따라서\s*)?(?:정답|답변|답안|답)|(?:the\s+)?(?:final\s+|correct\s+)?answer)"
-    r"\s*(?:(?:은|는|이|가|is)(?=[\s:：*_`\"'「『“‘])|[:：]|(?=[*_]+\s*[:：]))"
+    r"\s*(?:(?:은|는|is)(?=[\s:：*_`\"'「『“‘])|[:：]|(?=[*_]+\s*[:：]))"
     r"[\s*_`:：]*",
     re.IGNORECASE,
 )
+_INTRODUCTION = re.compile(r"^(?:다음과|아래와)\s?같\S*\s*|^as follows\s*[:.]?\s*", re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed\s*\{")
 _MARKUP = re.compile(r"^[\s*_`#>\-–—•]+|[\s*_`]+$")
 
@@ -37,14 +39,22 @@ def read_reply(text: str) -> Reply:
     return Reply(text=bare.strip(), unclosed=unclosed)
 
 
+class Reading(NamedTuple):
+    """What a scorer made of a reply: ``value`` 0..1, the answer it found (None: none), and the rule that fired."""
+
+    value: float
+    extracted: str | None
+    rule: str
+
+
 def marked(text: str) -> str | None:
     """What follows the last ``정답:`` (``답은``, ``Answer:`` …): the rest of its line, or the next line with text."""
     found = None
     for match in _MARKER.finditer(text):
         before = text[: match.start()]
-        if before and (before[-1].isalnum() and not before[-1].isspace()):
+        if before and before[-1].isalnum():
             continue
-        rest = text[match.end() :].lstrip()
+        rest = _INTRODUCTION.sub("", text[match.end() :].lstrip())
         line = _tidy(rest.split("\n", 1)[0])
         if line:
             found = line
@@ -52,7 +62,7 @@ def marked(text: str) -> str | None:
 
 
 def boxed(text: str) -> str | None:
-    """The content of the last balanced ``\\boxed{…}``."""
+    r"""The content of the last balanced ``\\boxed{…}``."""
     for match in reversed(list(_BOXED.finditer(text))):
         depth = 1
         for place in range(match.end(), len(text)):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
-from llmopt.measure.answers.reply import Reply
+from llmopt.measure.answers.reply import Reading, Reply
 from llmopt.records import AnswerStatus, Item, Sample
 
-__all__ = ["early_status", "hangul_share", "is_korean", "late_status"]
+__all__ = ["STATED", "early_status", "hangul_share", "is_korean", "late_status"]
 
+STATED = ("marker", "boxed")
+"""Rules that read an answer the model stated as such."""
 _LETTERS_NEEDED = 20
 _HANGUL_NEEDED = 0.7
 _NOT_PROSE = re.compile(
@@ -26,7 +28,7 @@ _REFUSAL = re.compile(
 
 
 def early_status(sample: Sample, reply: Reply) -> AnswerStatus | None:
-    """The status that does not need the answer to be read: failed, cut off or empty; None where there is more to see."""
+    """The status that needs no answer to be read: failed, cut off or empty; None where there is more to see."""
     if not sample.ok:
         return AnswerStatus.REQUEST_ERROR
     if sample.finish_reason == "length" or reply.unclosed:
@@ -34,11 +36,11 @@ def early_status(sample: Sample, reply: Reply) -> AnswerStatus | None:
     return None if reply.text else AnswerStatus.EMPTY
 
 
-def late_status(item: Item, reply: Reply, extracted: str | None, *, language: str) -> AnswerStatus:
+def late_status(item: Item, reply: Reply, reading: Reading, *, language: str) -> AnswerStatus:
     """The status of a complete answer whose extraction was tried."""
-    if _REFUSAL.search(reply.text) and not extracted:
+    if not reading.value and reading.rule not in STATED and _REFUSAL.search(reply.text):
         return AnswerStatus.REFUSED
-    if extracted is None:
+    if reading.extracted is None:
         return AnswerStatus.NO_ANSWER
     if language == "ko" and not is_korean(reply.text, beside=item):
         return AnswerStatus.WRONG_LANGUAGE
@@ -46,13 +48,13 @@ def late_status(item: Item, reply: Reply, extracted: str | None, *, language: st
 
 
 def is_korean(text: str, *, beside: Item | None = None) -> bool:
-    """Whether at least 0.7 of the letters are Hangul; too few letters, or the item's own foreign words, do not count."""
+    """Whether at least 0.7 of the letters are Hangul; the item's own foreign words, and short texts, do not count."""
     share, letters = hangul_share(text, ignoring=_foreign_words(beside) if beside else frozenset())
     return letters < _LETTERS_NEEDED or share >= _HANGUL_NEEDED
 
 
 def hangul_share(text: str, *, ignoring: frozenset[str] = frozenset()) -> tuple[float, int]:
-    """Share of Hangul among the letters outside code, LaTeX and ``ignoring`` words, and how many letters there are."""
+    """Share of Hangul among the letters outside code, LaTeX and ``ignoring`` words, and their count."""
     prose = _NOT_PROSE.sub(" ", text)
     if ignoring:
         prose = re.sub(r"[A-Za-z]+", lambda m: "" if m[0].casefold() in ignoring else m[0], prose)

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from llmopt.measure.answers.reply import Reply
+from llmopt.measure.answers.reply import Reading, Reply
 from llmopt.records import Item, Sample
 
-__all__ = ["Evaluator", "Reading", "Scorer"]
-
-
-class Reading:
-    """What a scorer made of one reply: ``value`` 0..1, the answer it found (None: none), and the rule that fired."""
-
-    __slots__ = ("extracted", "rule", "value")
-
-    def __init__(self, value: float, extracted: str | None, rule: str) -> None:
-        self.value = value
-        self.extracted = extracted
-        self.rule = rule
+__all__ = ["Evaluator", "Scorer"]
 
 
 @runtime_checkable

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from fractions import Fraction
+from itertools import pairwise
 
 from llmopt.measure.answers import qa
 from llmopt.measure.answers.choice import read_choice
-from llmopt.measure.answers.notation import plain
-from llmopt.measure.answers.numerals import find_quantities, parse_quantity
-from llmopt.measure.answers.reply import Reply, boxed, marked, read_reply
+from llmopt.measure.answers.moments import same_moment
+from llmopt.measure.answers.numerals import parse_quantity
+from llmopt.measure.answers.numeric import extract_number, is_right
+from llmopt.measure.answers.reply import Reading, Reply, read_reply
 from llmopt.measure.answers.units import convert
-from llmopt.measure.evaluators.base import Reading
 from llmopt.records import Item, Sample
 
 __all__ = ["Agreement", "CharF1", "Choice", "Exact", "Numeric", "Qa"]
@@ -25,13 +27,11 @@ class Numeric:
     def read(self, item: Item, reply: Reply, sample: Sample) -> Reading:
         """Find the last stated number and compare it as a fraction."""
         del sample
-        for rule, part in (("marker", marked(reply.text)), ("boxed", boxed(reply.text)), ("last_number", reply.text)):
-            found = find_quantities(plain(part)) if part else []
-            if found:
-                said = found[-1].quantity if rule == "last_number" else found[0].quantity
-                right = any((gold := parse_quantity(answer)) and gold.value == said.value for answer in item.answers)
-                return Reading(float(right), str(said.value), rule)
-        return Reading(0.0, None, "")
+        found = extract_number(reply.text)
+        tolerance = Fraction(str(item.meta.get("tolerance", 0)))
+        right = is_right(found, item.answers, unit=item.unit, tolerance=tolerance)
+        shown = None if found.value is None else found.text or str(found.value)
+        return Reading(float(right), shown, found.rule)
 
 
 class Qa:
@@ -43,17 +43,18 @@ class Qa:
         """1.0 where a trusted candidate is one of the accepted answers."""
         del sample
         candidates, shown = qa.read_answer(reply.text)
-        others = tuple(item.meta.get("distractors", ()))
+        rule = candidates[0][1] if candidates else ""
         if qa.UNKNOWN in item.answers:
             said = any(qa.says_unknown(text) for text, _ in candidates)
-            return Reading(float(said), qa.UNKNOWN if said else shown, candidates[0][1] if candidates else "")
-        for text, rule in candidates:
+            return Reading(float(said), qa.UNKNOWN if said else shown, rule)
+        others = tuple(item.meta.get("distractors", ()))
+        for text, found_by in candidates:
             for variant in qa.variants(text):
                 if any(qa.same_answer(variant, gold, others=others) for gold in item.answers):
-                    return Reading(1.0, variant, rule)
-                if any(_same_quantity(variant, gold) for gold in item.answers):
-                    return Reading(1.0, variant, f"{rule}+number")
-        return Reading(0.0, shown, candidates[0][1] if candidates else "")
+                    return Reading(1.0, variant, found_by)
+                if any(same_moment(variant, gold) or _same_quantity(variant, gold) for gold in item.answers):
+                    return Reading(1.0, variant, f"{found_by}+value")
+        return Reading(0.0, shown, rule)
 
 
 def _same_quantity(said: str, gold: str) -> bool:
@@ -128,6 +129,6 @@ def _pair_overlap(left: str, right: str) -> float:
     one, two = qa.plain(left), qa.plain(right)
     if one == two:
         return 1.0
-    pairs_one, pairs_two = (Counter(zip(text, text[1:], strict=False)) for text in (one, two))
+    pairs_one, pairs_two = (Counter(pairwise(text)) for text in (one, two))
     total = pairs_one.total() + pairs_two.total()
     return 2 * (pairs_one & pairs_two).total() / total if total else 0.0

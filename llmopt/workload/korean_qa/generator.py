@@ -1,16 +1,18 @@
-"""Drawing a set of items: templates spread evenly, every item its own world, all of it decided by hashes of the seed."""
+"""Drawing a set of items: templates spread evenly, every item its own world, all decided by hashes of the seed."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import count as counting
+from itertools import cycle
 from random import Random
 from typing import Literal, NamedTuple
 
 from llmopt.records import Item
-from llmopt.workload.korean_qa.genres import GENRES
+from llmopt.workload.korean_qa.genres import all_genres
 from llmopt.workload.korean_qa.model import Ask, Genre, Section
 from llmopt.workload.korean_qa.questions import Question, pose
 from llmopt.workload.korean_qa.worlds import draw_world, write_world
@@ -23,8 +25,13 @@ SET_VERSION = "korean_qa-1"
 LEVEL_TOKENS = {1: 256, 2: 1024, 3: 4096, 4: 16384}
 """Level → passage length in tokens, nearly (Korean-capable vocabularies differ by a third)."""
 
-_CHARACTERS_PER_TOKEN = 1.55
-_ROWS = {1: 5, 2: 15, 3: 24, 4: 30}
+_CHARACTERS_PER_TOKEN = 1.25
+"""Measured on these passages with the vocabulary of Qwen2.5 (1.22); vocabularies made for Korean need fewer tokens."""
+_ROWS = {1: 4, 2: 10, 3: 20, 4: 30}
+_ROW_CHARACTERS = 75
+_FEWEST_ROWS = 4
+_EXAMPLES = {"choice": 3}
+"""Example templates of a kind, where it is not one: every scorer kind needs three."""
 _LETTERS = "ABCD"
 _LAYOUTS: dict[str, tuple[Section, ...]] = {
     "span": ("prose",),
@@ -44,6 +51,8 @@ class _Template(NamedTuple):
     genre: Genre
     ask: Ask
     split: Split
+    choice: int = 0
+    """Its place among the multiple-choice templates of its split."""
 
     @property
     def id(self) -> str:
@@ -66,8 +75,8 @@ def generate(count: int, seed: int, *, levels: Sequence[int] = (1,)) -> tuple[It
         side = sides["confirm" if place % 2 else "search"]
         turn, which = divmod(place // 2, len(side))
         level = levels[(place // 2 + turn) % len(levels)]
-        items.append(_make(side[which], seed, level, turn, place // 2))
-    items += [_make(template, seed, min(LEVEL_TOKENS), 0, n) for n, template in enumerate(sides["examples"])]
+        items.append(_make(side[which], seed, level, turn))
+    items += [_make(template, seed, min(LEVEL_TOKENS), 0) for template in sides["examples"]]
     return tuple(items)
 
 
@@ -75,7 +84,7 @@ def generate(count: int, seed: int, *, levels: Sequence[int] = (1,)) -> tuple[It
 def _templates() -> dict[Split, tuple[_Template, ...]]:
     """Templates by split, each side with all kinds in turn: the order depends on names alone, never on a seed."""
     by_kind: dict[str, list[tuple[Genre, Ask]]] = {}
-    for genre in GENRES:
+    for genre in all_genres():
         for ask in genre.asks:
             by_kind.setdefault(ask.kind, []).append((genre, ask))
     sides: dict[Split, list[list[_Template]]] = {"search": [], "confirm": [], "examples": []}
@@ -83,7 +92,7 @@ def _templates() -> dict[Split, tuple[_Template, ...]]:
         order = sorted(by_kind[kind], key=lambda pair: _hash("split", pair[0].key, pair[1].key))
         column: dict[Split, list[_Template]] = {"search": [], "confirm": [], "examples": []}
         for place, (genre, ask) in enumerate(order):
-            split: Split = "examples" if place == 0 else "search" if place % 2 else "confirm"
+            split: Split = "examples" if place < _EXAMPLES.get(kind, 1) else "search" if place % 2 else "confirm"
             column[split].append(_Template(genre, ask, split))
         for split, found in column.items():
             sides[split].append(found)
@@ -92,91 +101,89 @@ def _templates() -> dict[Split, tuple[_Template, ...]]:
 
 def _in_turn(columns: list[list[_Template]]) -> list[_Template]:
     longest = max(map(len, columns))
-    return [column[place] for place in range(longest) for column in columns if place < len(column)]
+    order = [column[place] for place in range(longest) for column in columns if place < len(column)]
+    choices = counting()
+    return [t._replace(choice=next(choices)) if t.ask.kind == "choice" else t for t in order]
 
 
-def _make(template: _Template, seed: int, level: int, turn: int, place: int) -> Item:
+def _make(template: _Template, seed: int, level: int, turn: int) -> Item:
     """The item of one template and turn; worlds that do not allow the question are drawn again."""
     for attempt in counting():
         rng = Random(_hash(SET_VERSION, seed, template.id, level, turn, attempt))
         passage, question = _attempt(template, level, rng)
         if question is None or _printed(question):
             continue
-        if template.ask.kind == "choice" and len(question.distractors) < len(_LETTERS) - 1:
-            continue
-        return _item(template, seed, level, turn, place, passage, question, rng)
+        item = _item(template, level, passage, question)
+        if template.ask.kind != "choice":
+            return item
+        if len(question.distractors) >= len(_LETTERS) - 1:
+            # the gold letters go round, so that a set has each equally often
+            choices = sum(other.ask.kind == "choice" for other in _templates()[template.split])
+            return _as_choice(item, question, (turn * choices + template.choice) % len(_LETTERS), rng)
     raise AssertionError("counting() never ends")
 
 
 def _attempt(template: _Template, level: int, rng: Random) -> tuple[str, Question | None]:
     used: set[str] = set()
-    grouped = template.ask.kind == "two_hop" or level > 1
     layout = rng.choice(_LAYOUTS[template.ask.kind])
     world = draw_world(template.genre, _ROWS[level], rng, used)
-    passage = write_world(world, layout, rng, groups=grouped)
-    passage = _surrounded(passage, template.genre, LEVEL_TOKENS[level] * _CHARACTERS_PER_TOKEN, rng, used)
+    passage = write_world(world, layout, rng, groups=template.ask.kind == "two_hop" or level > 1)
+    if level > 1:
+        passage = _surrounded(passage, template.genre, LEVEL_TOKENS[level] * _CHARACTERS_PER_TOKEN, rng, used)
     return passage, pose(template.ask, world, rng, passage)
 
 
 def _surrounded(passage: str, genre: Genre, characters: float, rng: Random, used: set[str]) -> str:
     """The document among documents of other genres, until the passage has its length."""
     parts = [passage]
-    length = len(passage)
-    others = [other for other in GENRES if other.key != genre.key]
+    missing = characters - len(passage)
+    others = [other for other in all_genres() if other.key != genre.key]
     rng.shuffle(others)
-    for other in (others * 9)[: 9 * len(others)]:
-        missing = characters - length
-        per_row = 70
-        if missing < 5 * per_row:
+    for other in cycle(others):
+        rows = min(_ROWS[4], int(missing / _ROW_CHARACTERS) - 1)
+        if rows < _FEWEST_ROWS:
             break
-        world = draw_world(other, max(4, min(30, int(missing / per_row))), rng, used)
-        text = write_world(world, rng.choice(("prose", "table", "list")), rng, groups=missing > 12 * per_row)
+        world = draw_world(other, rows, rng, used)
+        text = write_world(world, rng.choice(("prose", "table", "list")), rng, groups=rows > _ROWS[2])
         parts.append(text)
-        length += len(text)
+        missing -= len(text)
     rng.shuffle(parts)
     return "\n\n".join(parts)
 
 
 def _printed(question: Question) -> bool:
     """Whether the answer stands in the question, where it would give itself away (comparisons name both sides)."""
-    return question.query["op"] != "pair" and any(answer in question.text for answer in question.answers[:1])
+    return question.query["op"] != "pair" and question.answers[0] in question.text
 
 
-def _item(
-    template: _Template, seed: int, level: int, turn: int, place: int, passage: str, question: Question, rng: Random
-) -> Item:
+def _item(template: _Template, level: int, passage: str, question: Question) -> Item:
     ask = template.ask
-    options: tuple[str, ...] = ()
-    answers = question.answers
-    worked = question.worked
-    if ask.kind == "choice":
-        # the gold letter follows the item's place, so that a set has each letter equally often
-        gold = (place // 8 + turn) % len(_LETTERS)
-        wrong = rng.sample(list(question.distractors), len(_LETTERS) - 1)
-        options = (*wrong[:gold], question.answers[0], *wrong[gold:])
-        answers = (_LETTERS[gold],)
-    meta = {
+    meta: dict[str, object] = {
         "context": passage,
         "form": ask.kind,
         "genre": template.genre.key,
         "query": dict(question.query),
     }
-    if worked:
-        meta["solution"] = worked
+    if question.solution and template.split == "examples":
+        meta["solution"] = question.solution
     if question.distractors and ask.kind != "choice":
         meta["distractors"] = list(question.distractors)
     name = hashlib.blake2b(f"{passage}\n{question.text}".encode(), digest_size=6).hexdigest()
     return Item(
         id=f"qa-{level}-{name}",
         question=question.text,
-        answers=answers,
+        answers=question.answers,
         kind="choice" if ask.kind == "choice" else "qa",
         cluster=template.id,
         level=level,
         split=template.split,
-        options=options,
         meta=meta,
     )
+
+
+def _as_choice(item: Item, question: Question, gold: int, rng: Random) -> Item:
+    wrong = rng.sample(question.distractors, len(_LETTERS) - 1)
+    return replace(item, options=(*wrong[:gold], question.answers[0], *wrong[gold:]), answers=(_LETTERS[gold],))
 
 
 def _hash(*parts: object) -> int:

@@ -19,12 +19,17 @@ Query = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """One column: ``label`` heads it in tables. ``aliases`` names the other spellings of its values."""
+    """One column: ``label`` heads it in tables; ``kind`` is how its values are drawn (``pools.drawing``)."""
 
     key: str
     label: str
     draw: Draw
-    aliases: Literal["none", "number", "clock", "date"] = "none"
+    kind: str = ""
+
+    @property
+    def counted(self) -> bool:
+        """Whether its values are numbers with a unit, accepted without the unit, too."""
+        return self.kind in {"number", "label"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +90,13 @@ class Genre:
         """The key of the field that names a group."""
         return self.group_fields[0].key
 
+    @cached_property
+    def _by_key(self) -> Mapping[str, Field]:
+        return {field.key: field for field in (*self.fields, *self.group_fields)}
+
     def field(self, key: str) -> Field:
         """The row or group field of that key."""
-        return next(f for f in (*self.fields, *self.group_fields) if f.key == key)
+        return self._by_key[key]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cached_property
 
 from llmopt.workload.korean.particles import PARTICLES, particle
 
 __all__ = ["Pattern"]
 
 _SLOT = re.compile(r"\{(\w+)(?::([가-힣]+))?\}")
+_ANY = r"[^.\n]+?"
 
 
 class Pattern:
@@ -34,15 +34,14 @@ class Pattern:
             pieces.append(literal)
         return "".join(pieces)
 
-    @cached_property
-    def reader(self) -> re.Pattern[str]:
-        """An expression that matches any sentence of this pattern and captures its slots."""
+    def reader(self, shapes: Mapping[str, str]) -> re.Pattern[str]:
+        """An expression that matches any sentence of this pattern; ``shapes`` limits what its slots hold."""
         expression = re.escape(self._literals[0])
         seen: set[str] = set()
         for (name, particle_name), literal in zip(self._slots, self._literals[1:], strict=True):
-            expression += f"(?P={name})" if name in seen else f"(?P<{name}>[^.\\n]+?)"
+            expression += f"(?P={name})" if name in seen else f"(?P<{name}>{shapes.get(name, _ANY)})"
             seen.add(name)
             if particle_name:
                 expression += f"(?:{'|'.join(PARTICLES[particle_name])})"
             expression += re.escape(literal)
-        return re.compile(expression)
+        return re.compile(rf"(?:(?<=\n)|(?<=\. )){expression}")

@@ -1,31 +1,19 @@
 """Invented names and drawn values: nothing here names a real person, company or event.
 
-Names with and without a final consonant are mixed, and no stem contains another, so that a search for one never
-finds a second. Every value ends in a Hangul syllable.
+Names with and without a final consonant are mixed. Every value ends in a Hangul syllable.
 """
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Callable, Sequence
+import datetime as dt
+import tomllib
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = [
-    "STEMS",
-    "Draw",
-    "Value",
-    "clock",
-    "clock_text",
-    "combined",
-    "date_text",
-    "day",
-    "money",
-    "number",
-    "one_of",
-    "person",
-    "plain_number",
-]
+__all__ = ["Draw", "Value", "clock_text", "date_text", "drawing"]
 
 
 class Value(NamedTuple):
@@ -38,29 +26,52 @@ class Value(NamedTuple):
 Draw = Callable[[Random, int, set[str]], list[Value]]
 """Draws ``n`` values; names avoid, and then join, the set of names already used in the passage."""
 
-_SURNAMES = "김이박최정강조윤장임한오서신권황안송류전홍고문양손배백허남심"
-_FIRST = "가건경규기나다도동라명미민보새서선세소수승시아연영예온우유윤은재주지진찬채태하해현혜효희"
-_SECOND = "겸경광규담라람령록린민범빈석선섭성솔수식아안연영오옥완욱운원율은인일재정준중진찬채철혁호환훈희"
-
-STEMS = (
-    "가람 두솔 여울 소담 해올 너울 새미 온솔 다온 은재 푸름 윤슬 달샘 별하 늘봄 초아 아라 산들 모루 도담 구름재 안골 서령 남촌 "
-    "한결 미르 시내 보람 노을 물빛 단비 새론 하람 벼리 차오름 고운 누리 한별 바우 솔찬 예나래 큰골 흰내 꽃뫼 잔디 들메 버들 동살"
-).split()
+_NOON = 12
 
 
-def person(rng: Random, n: int, used: set[str]) -> list[Value]:
+class _Parts(NamedTuple):
+    surnames: str
+    first: str
+    second: str
+    stems: tuple[str, ...]
+
+
+@cache
+def _parts() -> _Parts:
+    with Path(__file__).with_name("names.toml").open("rb") as file:
+        read = tomllib.load(file)
+    stems = tuple(read["stems"].split())
+    return _Parts(read["surnames"], read["first_syllables"], read["second_syllables"], stems)
+
+
+def drawing(spec: Mapping[str, Any]) -> Draw:
+    """The drawing function a field's ``draw`` names, with the field's other keys as its arguments."""
+    return _DRAWS[spec["draw"]](spec)
+
+
+def _person(spec: Mapping[str, Any]) -> Draw:
     """Korean personal names: a surname and two syllables."""
-    found: list[Value] = []
-    while len(found) < n:
-        name = rng.choice(_SURNAMES) + rng.choice(_FIRST) + rng.choice(_SECOND)
-        if name not in used:
-            used.add(name)
-            found.append(Value(name, 0))
-    return found
+    del spec
+    surnames, firsts, seconds, _ = _parts()
+    given = tuple(first + second for first in firsts for second in seconds if first != second)
+
+    def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
+        found: list[Value] = []
+        while len(found) < n:
+            surname, place = divmod(rng.randrange(len(surnames) * len(given)), len(given))
+            name = surnames[surname] + given[place]
+            if name not in used:
+                used.add(name)
+                found.append(Value(name, 0))
+        return found
+
+    return drawn
 
 
-def combined(heads: Sequence[str], tails: Sequence[str], joint: str = "") -> Draw:
-    """Names made of a head and a tail; heads are used once in a passage as long as they last."""
+def _combined(spec: Mapping[str, Any]) -> Draw:
+    """Names made of a head (a stem where none are given) and a tail; no head is used twice while others last."""
+    heads, tails = tuple(spec.get("heads") or _parts().stems), tuple(spec["tails"])
+    joint = spec.get("joint", "")
 
     def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
         found: list[Value] = []
@@ -68,10 +79,10 @@ def combined(heads: Sequence[str], tails: Sequence[str], joint: str = "") -> Dra
         order = list(heads)
         rng.shuffle(order)
         while len(found) < n:
-            head = order[tried % len(order)]
+            head, tail = order[tried % len(order)], rng.choice(tails)
             tried += 1
-            name = f"{head}{joint}{rng.choice(tails)}"
-            if name not in used and (head not in used or tried > len(order)):
+            name = f"{head}{joint}{tail}"
+            if name not in used and (head not in used or tried > len(order)) and not head.endswith(tail[0]):
                 used.update((name, head))
                 found.append(Value(name, 0))
         return found
@@ -79,8 +90,9 @@ def combined(heads: Sequence[str], tails: Sequence[str], joint: str = "") -> Dra
     return drawn
 
 
-def one_of(texts: Sequence[str]) -> Draw:
+def _one_of(spec: Mapping[str, Any]) -> Draw:
     """A few distinct names out of a fixed list (departments, rooms)."""
+    texts = tuple(spec["texts"])
 
     def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
         del used
@@ -89,66 +101,66 @@ def one_of(texts: Sequence[str]) -> Draw:
     return drawn
 
 
-def number(unit: str, low: int, high: int, step: int = 1, *, repeat: bool = False) -> Draw:
-    """Whole numbers with a unit (``35명``), all different unless ``repeat``."""
-    values = range(low, high + 1, step)
+def _number(spec: Mapping[str, Any]) -> Draw:
+    """Whole numbers with a unit (``12,000원``), all different while they last; a ``label`` has no separator."""
+    values = range(spec["low"], spec["high"] + 1, spec.get("step", 1))
+    unit, separator = spec["unit"], "" if spec["draw"] == "label" else ","
 
     def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
         del used
-        chosen = rng.choices(values, k=n) if repeat or n > len(values) else rng.sample(values, n)
-        return [Value(f"{value:,}{unit}", value) for value in chosen]
+        return [Value(f"{value:{separator}}{unit}", value) for value in _several(rng, values, n)]
 
     return drawn
 
 
-def plain_number(unit: str, low: int, high: int) -> Draw:
-    """Numbers that name things (``2019년``, ``4127번``): no thousands separator, all different."""
+def _clock(spec: Mapping[str, Any]) -> Draw:
+    """Times of day between two, given as ``08:30``; their number is the minute of the day."""
+    low, high = (int(text[:2]) * 60 + int(text[3:]) for text in (spec["low"], spec["high"]))
+    values = range(low, high + 1, spec["step"])
 
     def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
         del used
-        return [Value(f"{value}{unit}", value) for value in rng.sample(range(low, high + 1), n)]
+        return [Value(clock_text(value), value) for value in _several(rng, values, n)]
 
     return drawn
 
 
-def money(low: int, high: int, step: int) -> Draw:
-    """Prices in won."""
-    return number("원", low, high, step)
-
-
-def clock(low: int, high: int, step: int = 5) -> Draw:
-    """Times of day between two minutes of the day, all different while they last."""
-    values = range(low, high + 1, step)
+def _day(spec: Mapping[str, Any]) -> Draw:
+    """Dates between two days; their number is the proleptic ordinal."""
+    values = range(spec["low"].toordinal(), spec["high"].toordinal() + 1)
+    year = spec.get("year", False)
 
     def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
         del used
-        chosen = rng.sample(values, n) if n <= len(values) else rng.choices(values, k=n)
-        return [Value(clock_text(value), value) for value in chosen]
+        return [Value(date_text(value, year=year), value) for value in _several(rng, values, n)]
 
     return drawn
+
+
+_DRAWS: Mapping[str, Callable[[Mapping[str, Any]], Draw]] = {
+    "person": _person,
+    "combined": _combined,
+    "one_of": _one_of,
+    "number": _number,
+    "label": _number,
+    "clock": _clock,
+    "day": _day,
+}
+
+
+def _several(rng: Random, values: range, n: int) -> list[int]:
+    return rng.sample(values, n) if n <= len(values) else rng.choices(values, k=n)
 
 
 def clock_text(minutes: int) -> str:
-    """``오전 9시 5분``, ``낮 12시``, ``오후 3시`` for a minute of the day."""
-    hour, minute = divmod(minutes % 1440, 60)
-    part = "오전" if hour < 12 else "오후"  # noqa: PLR2004 - noon
-    shown = f"{part} {hour % 12 or 12}시"
+    """``오전 9시 5분`` or ``오후 3시`` for a minute of the day."""
+    hour, minute = divmod(minutes, 60)
+    shown = f"{'오전' if hour < _NOON else '오후'} {hour % _NOON or _NOON}시"
     return f"{shown} {minute}분" if minute else shown
-
-
-def day(first: datetime.date, last: datetime.date, *, year: bool = False) -> Draw:
-    """Dates between two days, all different; their number is the proleptic ordinal."""
-    values = range(first.toordinal(), last.toordinal() + 1)
-
-    def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
-        del used
-        return [Value(date_text(value, year=year), value) for value in rng.sample(values, n)]
-
-    return drawn
 
 
 def date_text(ordinal: int, *, year: bool) -> str:
     """``3월 14일``, with ``2019년`` before it where asked."""
-    date = datetime.date.fromordinal(ordinal)
+    date = dt.date.fromordinal(ordinal)
     text = f"{date.month}월 {date.day}일"
     return f"{date.year}년 {text}" if year else text

@@ -3,13 +3,13 @@
 Operations (``Query["op"]``): ``get`` a field of a row · ``who`` has a value · ``hop`` from a row over its group to a
 field of the group · ``count_in`` a group · ``count_over`` a value · ``extreme`` row · ``pair`` of rows ·
 ``difference`` of two rows · ``shift_days`` / ``shift_minutes`` of a field · ``arrive`` (time plus duration) ·
-``last_day`` (date plus days, the first included) · ``years_until`` a year · ``withheld`` and ``absent`` (not in the text).
+``last_day`` (date plus days, the first included) · ``years_until`` a year · ``withheld``, ``absent`` (not in the text).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -24,14 +24,17 @@ _DAY = 1440
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """``distractors`` are the same-type values of the text that are wrong; ``worked`` shows how the answer is found."""
+    """``distractors`` are the wrong values of the same type; ``solution`` shows how the answer is found."""
 
     text: str
     answers: tuple[str, ...]
     query: Mapping[str, Any]
     distractors: tuple[str, ...] = ()
-    worked: str = ""
-    slots: Mapping[str, str] = field(default_factory=dict)
+    solution: str = ""
+
+    def knowing(self, **facts: Any) -> Question:
+        """The question with further facts in its query, which the text states in words."""
+        return replace(self, query={**self.query, **facts})
 
 
 def pose(ask: Ask, world: World, rng: Random, passage: str) -> Question | None:
@@ -41,9 +44,7 @@ def pose(ask: Ask, world: World, rng: Random, passage: str) -> Question | None:
 
 def _question(ask: Ask, slots: Mapping[str, str], answers: Sequence[str], **rest: Any) -> Question:
     query = {"op": ask.op, **{k: v for k, v in (("field", ask.field), ("to", ask.to), ("which", ask.which)) if v}}
-    return Question(
-        text=ask.pattern.fill(slots), answers=tuple(answers), query=query | dict(slots), slots=slots, **rest
-    )
+    return Question(text=ask.pattern.fill(slots), answers=tuple(answers), query=query | dict(slots), **rest)
 
 
 def _row_for(ask: Ask, world: World, rng: Random, passage: str, key: str) -> Mapping[str, Value] | None:
@@ -62,9 +63,9 @@ def _get(ask: Ask, world: World, rng: Random, passage: str) -> Question | None:
     found = row[ask.field]
     others = _others(world.rows, ask.field, found)
     name = row[world.genre.name].text
-    worked = f"{name} - {world.genre.field(ask.field).label}: {found.text}"
+    solution = f"{name} - {world.genre.field(ask.field).label}: {found.text}"
     return _question(
-        ask, {"name": name}, _spellings(world.genre.field(ask.field), found), distractors=others, worked=worked
+        ask, {"name": name}, _spellings(world.genre.field(ask.field), found), distractors=others, solution=solution
     )
 
 
@@ -74,8 +75,8 @@ def _who(ask: Ask, world: World, rng: Random, passage: str) -> Question | None:
     if row is None or sum(other[ask.field] == row[ask.field] for other in world.rows) > 1:
         return None
     name, value = row[key].text, row[ask.field].text
-    worked = f"{world.genre.field(ask.field).label} {value}: {name}"
-    return _question(ask, {"value": value}, (name,), distractors=_others(world.rows, key, row[key]), worked=worked)
+    solution = f"{world.genre.field(ask.field).label} {value}: {name}"
+    return _question(ask, {"value": value}, (name,), distractors=_others(world.rows, key, row[key]), solution=solution)
 
 
 def _hop(ask: Ask, world: World, rng: Random, passage: str) -> Question | None:
@@ -85,13 +86,13 @@ def _hop(ask: Ask, world: World, rng: Random, passage: str) -> Question | None:
     found = next(group[ask.field] for group in world.groups if group[world.genre.group] == link)
     name = row[world.genre.name].text
     about = world.genre.field(ask.field)
-    worked = f"{name} → {link.text} → {about.label}: {found.text}"
+    solution = f"{name} → {link.text} → {about.label}: {found.text}"
     return _question(
         ask,
         {"name": name},
         _spellings(about, found),
         distractors=_others(world.groups, ask.field, found),
-        worked=worked,
+        solution=solution,
     )
 
 
@@ -113,8 +114,8 @@ def _count_over(ask: Ask, world: World, rng: Random, passage: str) -> Question |
 
 def _counted(ask: Ask, slots: Mapping[str, str], members: Sequence[str]) -> Question:
     count = len(members)
-    worked = f"{', '.join(members)} → {count}{ask.unit}"
-    return _question(ask, slots, (f"{count}{ask.unit}", str(count)), worked=worked)
+    solution = f"{', '.join(members)} → {count}{ask.unit}"
+    return _question(ask, slots, (f"{count}{ask.unit}", str(count)), solution=solution)
 
 
 def _extreme(ask: Ask, world: World, rng: Random, passage: str) -> Question | None:
@@ -126,9 +127,9 @@ def _extreme(ask: Ask, world: World, rng: Random, passage: str) -> Question | No
     target = ask.to or world.genre.name
     found = best[target]
     shown = ", ".join(f"{row[world.genre.name].text} {row[ask.field].text}" for row in world.rows)
-    worked = f"{shown} → {best[world.genre.name].text}" if len(world.rows) <= _SHORT else ""
+    solution = f"{shown} → {best[world.genre.name].text}" if len(world.rows) <= _SHORT else ""
     answers = _spellings(world.genre.field(target), found)
-    return _question(ask, {}, answers, distractors=_others(world.rows, target, found), worked=worked)
+    return _question(ask, {}, answers, distractors=_others(world.rows, target, found), solution=solution)
 
 
 def _pair(ask: Ask, world: World, rng: Random, passage: str) -> Question | None:
@@ -140,9 +141,9 @@ def _pair(ask: Ask, world: World, rng: Random, passage: str) -> Question | None:
     wins = one if (left.number > right.number) == (ask.which == "max") else two
     names = [row[world.genre.name].text for row in (one, two)]
     won = wins[world.genre.name].text
-    worked = f"{names[0]} {left.text}, {names[1]} {right.text} → {won}"
+    solution = f"{names[0]} {left.text}, {names[1]} {right.text} → {won}"
     others = _others(world.rows, world.genre.name, wins[world.genre.name])
-    return _question(ask, {"a": names[0], "b": names[1]}, (won,), distractors=others, worked=worked)
+    return _question(ask, {"a": names[0], "b": names[1]}, (won,), distractors=others, solution=solution)
 
 
 def _difference(ask: Ask, world: World, rng: Random, passage: str) -> Question | None:
@@ -153,8 +154,8 @@ def _difference(ask: Ask, world: World, rng: Random, passage: str) -> Question |
         return None
     slots = {"a": two[1][world.genre.name].text, "b": two[0][world.genre.name].text}
     gap = f"{high - low:,}{ask.unit}"
-    worked = f"{high:,} - {low:,} = {high - low:,}"
-    return _question(ask, slots, (gap, str(high - low)), worked=worked)
+    solution = f"{high:,} - {low:,} = {high - low:,}"
+    return _question(ask, slots, (gap, str(high - low)), solution=solution)
 
 
 def _shift_days(ask: Ask, world: World, rng: Random, passage: str) -> Question | None:
@@ -164,10 +165,10 @@ def _shift_days(ask: Ask, world: World, rng: Random, passage: str) -> Question |
     with_year = "년" in start.text
     end = date_text(start.number + by, year=with_year)
     slots = {"name": row[world.genre.name].text, "by": f"{abs(by)}일"}
-    worked = f"{start.text} {'+' if by > 0 else '-'} {abs(by)}일 = {end}"
+    solution = f"{start.text} {'+' if by > 0 else '-'} {abs(by)}일 = {end}"
     answers = (end, end.split("년 ")[-1]) if with_year and _same_year(start.text, end) else (end,)
-    question = _question(ask, slots, answers, worked=worked)
-    return _with(question, shift=by)
+    question = _question(ask, slots, answers, solution=solution)
+    return question.knowing(shift=by)
 
 
 def _shift_minutes(ask: Ask, world: World, rng: Random, passage: str) -> Question | None:
@@ -177,7 +178,7 @@ def _shift_minutes(ask: Ask, world: World, rng: Random, passage: str) -> Questio
     if start.number + by >= _DAY:
         return None
     slots = {"name": row[world.genre.name].text, "by": f"{by}분"}
-    return _with(_clock_answer(ask, slots, start, by), shift=by)
+    return _clock_answer(ask, slots, start, by).knowing(shift=by)
 
 
 def _arrive(ask: Ask, world: World, rng: Random, passage: str) -> Question | None:
@@ -191,8 +192,8 @@ def _arrive(ask: Ask, world: World, rng: Random, passage: str) -> Question | Non
 
 def _clock_answer(ask: Ask, slots: Mapping[str, str], start: Value, by: int) -> Question:
     end = Value(clock_text(start.number + by), start.number + by)
-    worked = f"{start.text} + {by}분 = {end.text}"
-    return _question(ask, slots, _clock_spellings(end), worked=worked)
+    solution = f"{start.text} + {by}분 = {end.text}"
+    return _question(ask, slots, (end.text,), solution=solution)
 
 
 def _last_day(ask: Ask, world: World, rng: Random, passage: str) -> Question | None:
@@ -200,23 +201,25 @@ def _last_day(ask: Ask, world: World, rng: Random, passage: str) -> Question | N
     row = rng.choice(world.rows)
     start, days = row[ask.field], row[ask.to].number
     end = date_text(start.number + days - 1, year="년" in start.text)
-    worked = f"{start.text} + {days}일 - 1일 = {end}"
-    return _question(ask, {"name": row[world.genre.name].text}, (end,), worked=worked)
+    solution = f"{start.text} + {days}일 - 1일 = {end}"
+    return _question(ask, {"name": row[world.genre.name].text}, (end,), solution=solution)
 
 
 def _years_until(ask: Ask, world: World, rng: Random, passage: str) -> Question | None:
     del passage
     row, until = rng.choice(world.rows), ask.shifts[0]
     years = until - row[ask.field].number
-    worked = f"{until} - {row[ask.field].number} = {years}"
-    question = _question(ask, {"name": row[world.genre.name].text}, (f"{years}{ask.unit}", str(years)), worked=worked)
-    return _with(question, shift=until)
+    solution = f"{until} - {row[ask.field].number} = {years}"
+    question = _question(
+        ask, {"name": row[world.genre.name].text}, (f"{years}{ask.unit}", str(years)), solution=solution
+    )
+    return question.knowing(shift=until)
 
 
 def _withheld(ask: Ask, world: World, rng: Random, passage: str) -> Question | None:
     del passage
     name = rng.choice(world.rows)[world.genre.name].text
-    return _question(ask, {"name": name}, (UNKNOWN,), worked="글에 나와 있지 않다.")
+    return _question(ask, {"name": name}, (UNKNOWN,), solution="글에 나와 있지 않다.")
 
 
 def _absent(ask: Ask, world: World, rng: Random, passage: str) -> Question | None:
@@ -224,7 +227,7 @@ def _absent(ask: Ask, world: World, rng: Random, passage: str) -> Question | Non
     stranger = world.genre.fields[0].draw(rng, 1, set(taken))[0].text
     if stranger in passage:
         return None
-    return _question(ask, {"stranger": stranger}, (UNKNOWN,), worked="글에 나와 있지 않다.")
+    return _question(ask, {"stranger": stranger}, (UNKNOWN,), solution="글에 나와 있지 않다.")
 
 
 _OPERATIONS: Mapping[str, Callable[[Ask, World, Random, str], Question | None]] = {
@@ -248,31 +251,12 @@ _SHORT = 8
 """A working that names every row is written only for short documents."""
 
 
-def _with(question: Question, **extra: Any) -> Question:
-    return Question(
-        text=question.text,
-        answers=question.answers,
-        query={**question.query, **extra},
-        distractors=question.distractors,
-        worked=question.worked,
-        slots=question.slots,
-    )
-
-
 def _others(rows: Sequence[Mapping[str, Value]], key: str, found: Value) -> tuple[str, ...]:
     return tuple(dict.fromkeys(row[key].text for row in rows if row[key].text != found.text))
 
 
 def _spellings(about: Field, value: Value) -> tuple[str, ...]:
-    if about.aliases == "number":
-        return (value.text, str(value.number))
-    return _clock_spellings(value) if about.aliases == "clock" else (value.text,)
-
-
-def _clock_spellings(value: Value) -> tuple[str, ...]:
-    hour, minute = divmod(value.number, 60)
-    digits = f"{hour}시 {minute}분" if minute else f"{hour}시"
-    return tuple(dict.fromkeys((value.text, f"{hour}:{minute:02d}", f"{hour:02d}:{minute:02d}", digits)))
+    return (value.text, str(value.number)) if about.counted else (value.text,)
 
 
 def _same_year(start: str, end: str) -> bool:
