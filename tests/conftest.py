@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llmopt.models.catalogue import find_model
+from llmopt.models.gguf import BLOCKS
 from llmopt.models.weights import ensure_weights
 from llmopt.paths import Workspace
 
@@ -26,3 +32,59 @@ def demo_model() -> Path:
 def demo_model_05b() -> Path:
     """The default demo model (Qwen2.5-Coder-0.5B, a GGUF file of 491 MB)."""
     return _weights("qwen2.5-coder-0.5b")
+
+
+def _gguf_value(value: Any) -> bytes:
+    """Type number and bytes of one value; lists become arrays of their first element's kind."""
+    if isinstance(value, bool):
+        return struct.pack("<I?", 7, value)
+    if isinstance(value, int):
+        return struct.pack("<II", 4, value)
+    if isinstance(value, float):
+        return struct.pack("<If", 6, value)
+    if isinstance(value, str):
+        data = value.encode()
+        return struct.pack("<IQ", 8, len(data)) + data
+    parts = [_gguf_value(item) for item in value]
+    kind = parts[0][:4] if parts else struct.pack("<I", 4)
+    return struct.pack("<I", 9) + kind + struct.pack("<Q", len(parts)) + b"".join(part[4:] for part in parts)
+
+
+def _gguf_bytes(
+    values: Mapping[str, Any], tensors: Sequence[tuple[str, tuple[int, ...], int]] = (), pad: int = 0
+) -> bytes:
+    """A whole GGUF file: ``tensors`` are (name, shape, type number), their data zeros, ``pad`` extra bytes at the end."""
+    out = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(values)))
+    for key, value in values.items():
+        out += struct.pack("<Q", len(key.encode())) + key.encode() + _gguf_value(value)
+    offset = 0
+    for name, shape, kind in tensors:
+        _, block, block_bytes = BLOCKS[kind]
+        out += struct.pack("<Q", len(name)) + name.encode() + struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
+        out += struct.pack("<IQ", kind, offset)
+        offset += -(-(math.prod(shape) // block * block_bytes) // 32) * 32
+    out += b"\0" * (-len(out) % 32)
+    return bytes(out) + b"\0" * (offset + pad)
+
+
+@pytest.fixture(scope="session")
+def gguf_bytes() -> Callable[..., bytes]:
+    """Writes GGUF files: ``gguf_bytes(values, [(name, shape, type), …])``."""
+    return _gguf_bytes
+
+
+def _safetensors_bytes(tensors: Mapping[str, tuple[str, Sequence[int], int]]) -> bytes:
+    """A whole safetensors file: name → (dtype, shape, bytes of data); the data are zeros."""
+    header: dict[str, Any] = {}
+    at = 0
+    for name, (dtype, shape, size) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + b"\0" * at
+
+
+@pytest.fixture(scope="session")
+def safetensors_bytes() -> Callable[..., bytes]:
+    """Writes safetensors files: ``safetensors_bytes({name: (dtype, shape, bytes)})``."""
+    return _safetensors_bytes

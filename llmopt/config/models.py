@@ -135,7 +135,7 @@ class ModelConfig:
         if isinstance(data["quantization"], dict):
             data["quantization"] = _without_defaults(data["quantization"], QuantizationConfig())
         kept = _without_defaults(data, ModelConfig(name="", model_path=""))
-        return {key: value for key, value in kept.items() if value not in ({}, None)}
+        return {key: value for key, value in kept.items() if value is not None and (key, value) != ("inference", {})}
 
 
 def _without_defaults(data: Mapping[str, Any], default: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llmopt.config.models import ModelConfig, ModelConfigManager
 from llmopt.errors import UsageError
@@ -30,9 +30,8 @@ def find_model(name_or_path: str, workspace: Workspace) -> ModelEntry:
     entry = known.get(name_or_path) or known.get(name_or_path.lower())
     if entry is not None:
         return entry
-    path = Path(name_or_path).expanduser()
-    path = path if path.is_absolute() else workspace.root / path
-    if path.exists():
+    path = _existing_path(name_or_path, workspace)
+    if path is not None:
         return _path_entry(path)
     by_hub_id = next((e for e in known.values() if e.path.lower() == name_or_path.lower()), None)
     if by_hub_id is not None:
@@ -76,10 +75,9 @@ def _all_models(workspace: Workspace) -> dict[str, ModelEntry]:
 
 def _user_entry(config: ModelConfig, base: ModelEntry | None, workspace: Workspace) -> ModelEntry:
     """An entry of the user's; where it names the same weights as the built-in one, that one's facts still hold."""
-    path = Path(config.model_path).expanduser()
-    path = path if path.is_absolute() else workspace.root / path
-    if path.exists() or not _HUB_ID.fullmatch(config.model_path):
-        found = _path_entry(path)
+    path = _existing_path(config.model_path, workspace)
+    if path is not None or not _HUB_ID.fullmatch(config.model_path):
+        found = _path_entry(path or workspace.root / config.model_path)
         found = replace(found, name=config.name, facts=replace(found.facts, name=config.name))
     elif base is not None and base.path == config.model_path:
         found = base
@@ -124,9 +122,21 @@ def _built_in(name: str, raw: Mapping[str, Any]) -> ModelEntry:
     )
 
 
+def _existing_path(text: str, workspace: Workspace) -> Path | None:
+    """``text`` as a path (relative to the workspace) where there is something, else None."""
+    if not text.strip():
+        return None
+    try:
+        path = workspace.root / Path(text).expanduser()
+        return path if path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL inside, an unknown ~user
+        return None
+
+
 def _path_entry(path: Path) -> ModelEntry:
-    name = path.stem if path.is_file() else path.name
-    format_: Any = "gguf" if path.is_file() else "safetensors"
+    gguf = path.suffix == ".gguf" or path.is_file()
+    name = path.stem if gguf else path.name
+    format_: Literal["gguf", "safetensors"] = "gguf" if gguf else "safetensors"
     return ModelEntry(
         name=name, path=str(path), facts=ModelInfo(name=name, path=str(path), format=format_), origin="path"
     )
