@@ -138,7 +138,7 @@ def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{"models": {"a": {"model_pth": "x"}}}', "line 1, column 18"),
+        ('{"models": {"a": {"model_pth": "x"}}}', "line 1, column 19"),
         ('{"modells": {}}', "models"),
         ('{"models": {"a": {"model_path": "x", "quantization": {"load_in_4bits": true}}}}', "load_in_4bit"),
         ('{"models": {"a": {"model_path": "x", "inference": {"temprature": 1}}}}', "temperature"),
