@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MARKER", "Workspace", "ensure", "runtime_folder"]
+__all__ = ["MARKER", "Workspace", "ensure", "runtime_folder", "state_folder"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,12 @@ def ensure(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARKER).touch()
     return folder
+
+
+def state_folder() -> Path:
+    """What is known about this machine and outlives any project (calibration); not made here."""
+    base = os.environ.get("XDG_STATE_HOME") or os.environ.get("LOCALAPPDATA")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "llmopt"
 
 
 def runtime_folder() -> Path:

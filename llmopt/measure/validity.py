@@ -1,0 +1,218 @@
+"""May a measurement be believed? Start-up cut, steadiness, drift, what else ran, whether the client was the limit.
+
+A certificate goes with every result. It never changes a figure: it says which window is steady and warns.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from llmopt.measure.load import LoadRun
+from llmopt.measure.metrics import Window
+from llmopt.measure.stats.intervals import smallest_n, t_quantile
+from llmopt.measure.timing import lateness_s, ttft_s
+
+__all__ = ["Certificate", "CoLoad", "CoLoadWatch", "certify", "drift", "mser", "steady_window"]
+
+BATCH = 5
+BINS = 50
+FEW_TOKENS = 4 * BINS
+"""Fewer tokens than this in a window show no course over time."""
+LAG_S = 0.005
+LAG_OF_TTFT = 0.05
+LATE_S = 0.005
+LATE_SHARE = 0.01
+CPU_SHARE = 0.8
+CO_LOAD_SHARE = 0.10
+DRIFT = 0.05
+ERROR_SHARE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoLoad:
+    """CPU time used by others while we measured, in cores and as a share of all cores; stolen time is part of it."""
+
+    cores: float
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What stands behind a result; ``None`` is *not known* (too short a run, no such reading)."""
+
+    valid: bool
+    """False where our own client was the limit, or the endpoint vanished: the figures are then not the engine's."""
+    warnings: tuple[str, ...]
+    client_limited: bool
+    lag_p99_s: float
+    cpu_share: float
+    late_share: float
+    steady: bool | None
+    drift: float | None
+    """Relative change of the token rate over the steady window."""
+    window: Window
+    n: int
+    errors: int
+    co_load: CoLoad | None = None
+    noise_floor: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, for the record."""
+        return asdict(self)
+
+
+def certify(run: LoadRun, *, co_load: CoLoad | None = None, noise_floor: float | None = None) -> Certificate:
+    """The certificate of a run; ``noise_floor`` is this machine's, as a relative difference (see ``calibrate``)."""
+    window, steady = steady_window(run)
+    change = drift(_token_counts(run, window)) if steady is not None else None
+    drifting = change is not None and abs(change) > DRIFT
+    good = [sample for sample in run.samples if sample.ok]
+    errors = len(run.samples) - len(good)
+    late = _late_share(run)
+    limited = _client_limited(run, late)
+    checks: Mapping[str, bool] = {
+        "measure.warn_client_limited": limited,
+        "measure.warn_endpoint_gone": run.gave_up is not None,
+        "measure.warn_not_steady": steady is False,
+        "measure.warn_drift": drifting,
+        "measure.warn_few_samples": len(good) < smallest_n(0.5),
+        "measure.warn_errors": bool(run.samples) and errors / len(run.samples) > ERROR_SHARE,
+        "measure.warn_co_load": co_load is not None and co_load.share > CO_LOAD_SHARE,
+    }
+    return Certificate(
+        valid=not limited and run.gave_up is None,
+        warnings=tuple(key for key, holds in checks.items() if holds),
+        client_limited=limited,
+        lag_p99_s=run.health.lag_p99_s,
+        cpu_share=run.health.cpu_share,
+        late_share=late,
+        steady=steady and not drifting if steady is not None else None,
+        drift=change,
+        window=window,
+        n=len(good),
+        errors=errors,
+        co_load=co_load,
+        noise_floor=noise_floor,
+    )
+
+
+def steady_window(run: LoadRun) -> tuple[Window, bool | None]:
+    """The window without its start-up, and whether there is a steady one; None where the run is too short to tell.
+
+    The cut is MSER-5 over tokens per second (Hoad, Robinson and Davies, 2010: the best automatic rule); a cut of more
+    than half means that no steady part was seen, and then nothing is cut.
+    """
+    whole = Window(start_s=run.window_start_s, end_s=run.window_end_s)
+    counts = _token_counts(run, whole)
+    if sum(counts) < FEW_TOKENS:
+        return whole, None
+    cut = mser(counts)
+    if cut is None:
+        return whole, False
+    width_s = whole.seconds / len(counts)
+    return Window(start_s=whole.start_s + cut * width_s, end_s=whole.end_s), True
+
+
+def mser(series: Sequence[float], *, batch: int = BATCH) -> int | None:
+    """How many values to cut from the start by the MSER rule on batch means (White, 1997); None beyond one half.
+
+    Only cuts up to one half are candidates (few means at the end are alike by chance); the best one lying there
+    means that the start-up had not ended.
+    """
+    means = [statistics.fmean(series[k : k + batch]) for k in range(0, len(series) - batch + 1, batch)]
+    half = len(means) // 2
+    if half < 2:  # noqa: PLR2004 - nothing left to compare
+        return 0
+    scores = []
+    for cut in range(half + 1):
+        rest = means[cut:]
+        centre = statistics.fmean(rest)
+        scores.append(sum((value - centre) ** 2 for value in rest) / len(rest) ** 2)
+    best = min(range(half + 1), key=lambda cut: (scores[cut], cut))
+    return best * batch if best < half else None
+
+
+def drift(counts: Sequence[float], *, confidence: float = 0.99) -> float | None:
+    """Relative change over a series by its straight line; 0 where its interval includes none, None if too short."""
+    means = [statistics.fmean(counts[k : k + BATCH]) for k in range(0, len(counts) - BATCH + 1, BATCH)]
+    n = len(means)
+    centre = statistics.fmean(means) if means else 0.0
+    if n < 4 or centre <= 0:  # noqa: PLR2004 - a line needs more points than it has parameters
+        return None
+    places = [k - (n - 1) / 2 for k in range(n)]
+    spread = sum(x * x for x in places)
+    slope = sum(x * y for x, y in zip(places, means, strict=True)) / spread
+    rests = [y - centre - slope * x for x, y in zip(places, means, strict=True)]
+    error = (sum(r * r for r in rests) / (n - 2) / spread) ** 0.5
+    if abs(slope) <= t_quantile(0.5 + confidence / 2, n - 2) * error:
+        return 0.0
+    return slope * (n - 1) / centre
+
+
+class CoLoadWatch:
+    """CPU time of everything but ourselves and the processes of ``own`` (the engine's), between start and ``stop``."""
+
+    def __init__(self, own: Callable[[], Iterable[int]]) -> None:
+        self._own = own
+        self._began = self._read()
+
+    def stop(self) -> CoLoad | None:
+        """What others used since the start; None where the system does not say."""
+        before, after = self._began, self._read()
+        if before is None or after is None or after[0] <= before[0]:
+            return None
+        total, busy = after[0] - before[0], after[1] - before[1]
+        ours = sum(used - before[2].get(pid, 0.0) for pid, used in after[2].items())
+        others = min(max(busy - ours, 0.0) / total, 1.0)
+        import psutil  # noqa: PLC0415 - read above already
+
+        return CoLoad(cores=others * (psutil.cpu_count() or 1), share=others)
+
+    def _read(self) -> tuple[float, float, dict[int, float]] | None:
+        """(all CPU seconds, busy CPU seconds, CPU seconds of each own process)."""
+        import psutil  # noqa: PLC0415 - only where something is watched
+
+        try:
+            times = psutil.cpu_times()
+        except (OSError, psutil.Error):
+            return None
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+        own: dict[int, float] = {}
+        for pid in {os.getpid(), *self._own()}:
+            try:
+                used = psutil.Process(pid).cpu_times()
+            except (OSError, psutil.Error):  # ended meanwhile, or not ours to read
+                continue
+            own[pid] = used.user + used.system
+        return total, total - idle, own
+
+
+def _token_counts(run: LoadRun, window: Window) -> list[float]:
+    """Tokens in equal bins of the window: of one second, or narrower where that gives too few."""
+    bins = max(BINS, int(window.seconds))
+    counts = [0.0] * bins
+    for sample in run.samples:
+        weights = sample.token_counts or (1,) * len(sample.token_s)
+        for at_s, weight in zip(sample.token_s, weights, strict=True):
+            place = int((at_s - window.start_s) / window.seconds * bins)
+            if 0 <= place < bins:
+                counts[place] += weight
+    return counts
+
+
+def _late_share(run: LoadRun) -> float:
+    """Share of requests that were sent later than planned by more than a little."""
+    late = sum(lateness_s(sample) > LATE_S for sample in run.samples)
+    return late / len(run.samples) if run.samples else 0.0
+
+
+def _client_limited(run: LoadRun, late: float) -> bool:
+    first = [value for sample in run.samples if (value := ttft_s(sample)) is not None]
+    lag_limit_s = max(LAG_S, LAG_OF_TTFT * statistics.median(first)) if first else LAG_S
+    health = run.health
+    return health.cpu_share > CPU_SHARE or health.lag_p99_s > lag_limit_s or late > LATE_SHARE
