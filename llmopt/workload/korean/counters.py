@@ -26,8 +26,9 @@ class Counter:
 _NATIVE = (
     "개 명 마리 반 권 자루 장 살 시간 번 대 송이 병 잔 그루 켤레 봉지 상자 줄 바퀴 가지 판 통 알 쌍 곳 포기 모둠 접시 "
     "달 배 묶음 시 척 칸 포대 자리 조각 사람 팀 벌 컵 걸음 군데 다발 채 편 그릇 단 포 캔 모 박스 세트 갑 도막 집 가구"
-).split()
-_SINO = "원 톤 분 초 일 년 개월 주 층 쪽 인분 점 도 학년 주일 번째 문제".split()
+)
+_SINO = "원 톤 분 초 일 년 개월 주 층 쪽 인분 점 도 학년 주일 번째 문제"
+_DAYS = ("하루", "이틀", "사흘", "나흘", "닷새", "엿새", "이레", "여드레", "아흐레", "열흘")
 _LATIN = {
     "km": "킬로미터",
     "m": "미터",
@@ -44,8 +45,8 @@ _LATIN = {
     "℃": "도",
 }
 COUNTERS: dict[str, Counter] = {
-    **{text: Counter(text=text, native=True, spoken=text) for text in _NATIVE},
-    **{text: Counter(text=text, spoken=text) for text in _SINO},
+    **{text: Counter(text=text, native=True, spoken=text) for text in _NATIVE.split()},
+    **{text: Counter(text=text, spoken=text) for text in _SINO.split()},
     **{text: Counter(text=text, spoken=spoken) for text, spoken in _LATIN.items()},
     "": Counter(text=""),
 }
@@ -59,6 +60,8 @@ def amount(number: int | Fraction, counter: str, form: Form = "digits") -> str:
     unit = COUNTERS[counter]
     whole = int(number) if number == int(number) and number > 0 else 0
     if form == "words" and whole:
+        if counter == "일" and whole <= len(_DAYS):
+            return _DAYS[whole - 1]
         if not unit.native:
             return f"{sino(whole)} {unit.spoken}".rstrip()
         if whole <= NATIVE_LIMIT:

@@ -79,14 +79,14 @@ _DIGIT_SOUND = {
 _SIGN_SOUND = {
     **dict.fromkeys("%％℃℉°€$＄", Sound.VOWEL),  # 퍼센트, 도, 유로, 달러
     **dict.fromkeys("₩￦¥￥", Sound.CONSONANT),  # 원, 엔
-    **dict.fromkeys("㎝㎜㎞㎖㎗㎘ℓ㎡㎢㎥㏄㎐㎑㎒㎓", Sound.VOWEL),
+    **dict.fromkeys("㎝㎜㎞㎖㎗㎘ℓ㎟㎠㎡㎢㎣㎤㎥㏄㎐㎑㎒㎓", Sound.VOWEL),
     **dict.fromkeys("㎏㎎㎍", Sound.CONSONANT),  # 그램
     **dict.fromkeys("ㄱㄴㄷㅁㅂㅅㅇㅈㅊㅋㅌㅍㅎ", Sound.CONSONANT),  # the letters' names: 기역, 니은 …
     "ㄹ": Sound.RIEUL,
     **dict.fromkeys("ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅛㅜㅠㅡㅣ", Sound.VOWEL),
 }
 _ZEROS_WITH_VOWEL = ((12, 16), (20, 24))
-"""Trailing zeros, from and below, whose unit is 조 or 해; all other units (십, 백, 천, 만, 억, 경) end in a consonant."""
+"""Trailing zeros, from and below, whose unit is 조 or 해; the others (십, 백, 천, 만, 억, 경) end in a consonant."""
 
 
 def attach(word: str, name: str) -> str:
@@ -131,10 +131,7 @@ def last_sound(word: str) -> Sound | None:
 
 def _readable(word: str) -> str:
     text = word.rstrip(_CLOSING)
-    shorter = _GLOSS.sub("", text).rstrip(_CLOSING)
-    if shorter:
-        return shorter
-    return text.strip("()（）").rstrip(_CLOSING)
+    return _GLOSS.sub("", text).rstrip(_CLOSING + ")）²³")
 
 
 def _hangul_sound(syllable: str) -> Sound:

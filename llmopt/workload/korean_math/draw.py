@@ -23,7 +23,7 @@ _AGE_COUNTERS = ("살", "세")
 _SHUFFLED_FROM_LEVEL = 4
 _PEOPLE = ("who", "other", "third")
 _FORMS_OF_LEVEL: Mapping[int, tuple[tuple[Form, ...], bool]] = {
-    # level: the forms, and whether each number chooses its own
+    # level: the forms, and whether each sentence chooses its own
     1: (("digits",), False),
     2: (("digits",), False),
     3: (("digits", "man"), False),
@@ -112,6 +112,7 @@ def _tell(template: Template, values: Mapping[str, Number], draw: Draw) -> tuple
     sentences = []
     for sentence in (opening, *rest, template.question):
         parts = []
+        form = forms[draw.below(len(forms))] if each_its_own else form
         for piece in compile_text(sentence):
             if piece.text:
                 parts.append(piece.text)
@@ -119,7 +120,6 @@ def _tell(template: Template, values: Mapping[str, Number], draw: Draw) -> tuple
             if piece.counter is None:
                 part = words[piece.name]
             else:
-                form = forms[draw.below(len(forms))] if each_its_own else form
                 used.append(form)
                 part = amount(values[piece.name], piece.counter, form)
             parts.append(attach(part, piece.particle) if piece.particle else part)

@@ -29,7 +29,7 @@ class UnsolvableError(ValueError):
 def solve(
     equations: Sequence[str], values: Mapping[str, int | Fraction], *, search: Mapping[str, str] | None = None
 ) -> Fraction:
-    """The value of ``x``. Raises UnsolvableError unless the equations determine it and do not contradict one another."""
+    """The value of ``x``. Raises UnsolvableError unless the equations determine it without contradiction."""
     known = {name: Fraction(value) for name, value in values.items()}
     for name, condition in (search or {}).items():
         known[name] = Fraction(_smallest(name, condition, known))

@@ -41,10 +41,10 @@ TEMPLATES = (
         id="mother_years_ago",
         level=3,
         facts=(
-            "{n:년} 전에 어머니의 나이는 {who} 나이의 {k:배}였습니다.",
+            "{n:년} 전에 어머니의 나이는 그때 {who} 나이의 {k:배}였습니다.",
             "{who|은} 지금 {a:살}입니다.",
         ),
-        question="지금부터 {m:년} 뒤 어머니와 {who}의 나이의 합은 몇 살입니까?",
+        question="지금부터 {m:년} 뒤 어머니와 {who} 나이의 합은 몇 살입니까?",
         unit="살",
         program="(a - n) * k + n + m + a + m",
         equations=("mother - n == k * (a - n)", "x == mother + m + (a + m)"),
@@ -75,7 +75,7 @@ TEMPLATES = (
             "동생은 {who}보다 {e:살} 어립니다.",
         ),
         noise="{who}네 식구가 지금 집으로 이사한 지는 {z:년}이 되었습니다.",
-        question="{n:년} 뒤에 네 식구의 나이의 합은 몇 살입니까?",
+        question="{n:년} 뒤에 네 식구 나이의 합은 몇 살입니까?",
         unit="살",
         program="(a * k + d) + a * k + a + (a - e) + 4 * n",
         equations=(
@@ -97,7 +97,7 @@ TEMPLATES = (
         id="grandparents_and_mother",
         level=5,
         facts=(
-            "{n:년} 전에 할아버지의 나이는 {who} 나이의 {k:배}였습니다.",
+            "{n:년} 전에 할아버지의 나이는 그때 {who} 나이의 {k:배}였습니다.",
             "{who|은} 올해 {a:살}이 되었습니다.",
             "할머니는 할아버지보다 {d:살} 적습니다.",
             "어머니는 할머니보다 {e:살} 적습니다.",
