@@ -1,0 +1,109 @@
+"""What the engine says about itself while it is measured: queue, running requests, KV use, prefix-cache hits.
+
+Read from its Prometheus page by the names of ``Engine.metric_names``. Counters become increases, gauges mean and peak.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import statistics
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from llmopt.records import Endpoint, Estimate
+from llmopt.runtime.http import HttpError, request
+
+__all__ = ["EngineWatch", "parse_metrics"]
+
+PERIOD_S = 1.0
+TIMEOUT_S = 5.0
+COUNTERS = frozenset({
+    "prompt_tokens", "generation_tokens", "cached_tokens", "prefix_hits", "prefix_queries", "preemptions",
+    "decode_steps", "requests", "draft_tokens", "accepted_tokens",
+})  # fmt: skip
+"""Our words for values that only grow; all others are gauges."""
+_LINE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{[^}]*\})?\s+([-+]?(?:[0-9.]+(?:[eE][-+]?[0-9]+)?|Inf|NaN))")
+
+
+def parse_metrics(text: str, wanted: Container[str]) -> dict[str, float]:
+    """Sum over label sets of each ``wanted`` metric of a Prometheus text page; other lines are skipped unread.
+
+    Pages have thousands of lines and are read while streams are being stamped.
+    """
+    found: dict[str, float] = {}
+    for line in text.splitlines():
+        name = line.partition(" ")[0].partition("{")[0]
+        match = _LINE.match(line) if name in wanted else None
+        if match is not None:
+            found[name] = found.get(name, 0.0) + float(match[2])
+    return found
+
+
+@dataclass(kw_only=True)
+class EngineWatch:
+    """Reads an engine's metrics once a second; ``async with`` around the load. Never raises for what it cannot read."""
+
+    endpoint: Endpoint
+    names: Mapping[str, str]
+    path: str = "/metrics"
+    period_s: float = PERIOD_S
+    readings: list[dict[str, float]] = field(default_factory=list)
+    _task: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        self._wanted = frozenset(self.names.values())
+
+    async def __aenter__(self) -> Self:
+        await self.read()
+        self._task = asyncio.ensure_future(self._keep_reading())
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        await self.read()
+
+    async def read(self) -> None:
+        """One reading; an engine without metrics leaves none."""
+        try:
+            response = await request(self.endpoint, "GET", self.path, timeout_s=TIMEOUT_S)
+        except HttpError:
+            return
+        if response.status == 200:  # noqa: PLR2004 - OK
+            page = parse_metrics(response.body.decode("utf-8", "replace"), self._wanted)
+            self.readings.append({word: page[name] for word, name in self.names.items() if name in page})
+
+    def estimates(self) -> dict[str, Estimate]:
+        """``engine_NAME`` (increase of a counter), ``engine_NAME_mean`` and ``engine_NAME_max`` (gauges)."""
+        return dict(self._estimates())
+
+    def _estimates(self) -> Iterator[tuple[str, Estimate]]:
+        words = {word for reading in self.readings for word in reading}
+        for word in sorted(words):
+            values = [reading[word] for reading in self.readings if word in reading]
+            n = len(values)
+            if word in COUNTERS:
+                if n > 1:
+                    yield f"engine_{word}", Estimate(value=values[-1] - values[0], unit="count", n=n, method="counter")
+                continue
+            mean = statistics.fmean(values)
+            yield f"engine_{word}_mean", Estimate(value=mean, unit="gauge", n=n, method=f"read every {self.period_s} s")
+            yield f"engine_{word}_max", Estimate(value=max(values), unit="gauge", n=n, method="largest reading")
+        yield from self._hit_share()
+
+    def _hit_share(self) -> Iterator[tuple[str, Estimate]]:
+        """Prefix-cache hits as a share of what was asked of it, where the engine counts both."""
+        for hits, asked in (("prefix_hits", "prefix_queries"), ("cached_tokens", "prompt_tokens")):
+            both = [r for r in self.readings if hits in r and asked in r]
+            if len(both) > 1 and both[-1][asked] > both[0][asked]:
+                share = (both[-1][hits] - both[0][hits]) / (both[-1][asked] - both[0][asked])
+                yield "engine_prefix_hit_share", Estimate(value=share, unit="share", n=len(both), method="counters")
+                return
+
+    async def _keep_reading(self) -> None:
+        while True:
+            await asyncio.sleep(self.period_s)
+            await self.read()

@@ -1,0 +1,116 @@
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmopt.measure.arrivals import arrival_times
+from llmopt.measure.load import ClientHealth, LoadRun
+from llmopt.measure.slo import parse_slo
+from llmopt.measure.sweep import highest_load, saturating, sweep
+from llmopt.records import Load, Sample
+
+CALM = ClientHealth(lag_p99_s=0.0, lag_max_s=0.0, cpu_share=0.1)
+
+
+class Server:
+    """Answers in 0.1 s on each of ``slots``; what comes meanwhile waits in order."""
+
+    def __init__(self, slots=4, took=0.1):
+        self.slots, self.took = slots, took
+        self.asked = []
+
+    async def measure(self, load, count=200):
+        self.asked.append(load)
+        free = [0.0] * (self.slots if load.rate else min(self.slots, load.streams))
+        due = arrival_times(load, count) if load.rate else [0.0] * count
+        samples = []
+        for number, planned in enumerate(due):
+            slot = min(range(len(free)), key=free.__getitem__)
+            begin = max(free[slot], planned)
+            free[slot] = end = begin + self.took
+            at = planned if load.rate else begin
+            samples.append(Sample(item_id=f"q{number}", planned_s=at, sent_s=at, ended_s=end, token_s=(end,), completion_tokens=1))  # fmt: skip
+        end = due[-1] if load.rate else max(free)
+        return LoadRun(load=load, samples=tuple(samples), started_s=0.0, ended_s=max(free), window_start_s=0.0, window_end_s=end, health=CALM)  # fmt: skip
+
+
+async def test_a_sweep_goes_from_one_stream_to_the_capacity():
+    found = await sweep(Server().measure, streams=16, levels=4)
+    answered = [point.answered_per_s for point in found.points]
+    assert answered[0] == pytest.approx(10, rel=0.02)
+    assert found.capacity_per_s == pytest.approx(40, rel=0.02)
+    assert answered == sorted(answered)
+    assert all(not point.saturated for point in found.points[:-1])
+    assert [point.load.arrival for point in found.points] == [
+        "closed",
+        "poisson",
+        "poisson",
+        "poisson",
+        "poisson",
+        "closed",
+    ]
+
+
+async def test_a_sweep_judges_an_slo_at_every_load():
+    found = await sweep(Server().measure, streams=16, levels=3, slo=parse_slo("e2e<150ms"))
+    attained = [point.estimates["attainment"].value for point in found.points]
+    assert attained[0] == 1.0
+    assert attained[-2] < 0.99  # three quarters of the capacity in Poisson arrivals: some have to wait
+
+
+async def test_an_overload_is_saturation_and_a_bearable_load_is_not():
+    server = Server()
+    over = await server.measure(Load(streams=None, rate=60.0, arrival="poisson"))
+    under = await server.measure(Load(streams=None, rate=25.0, arrival="poisson"))
+    assert saturating(over)
+    assert not saturating(under)
+    few = await server.measure(Load(streams=None, rate=60.0, arrival="poisson"), count=10)
+    assert not saturating(few)
+
+
+@settings(max_examples=40)
+@given(st.floats(0.05, 1000), st.floats(0.5, 4))
+def test_the_boundary_is_found_to_tolerance(truth, start):
+    import asyncio
+
+    asked = []
+
+    async def meets(load):
+        asked.append(load)
+        return load <= truth
+
+    found = asyncio.run(highest_load(meets, start=start))
+    assert found.met <= truth < found.failed
+    assert found.failed / found.met <= 1.05 + 1e-9
+    assert found.probes == len(asked) < 60
+
+
+async def test_luck_near_the_boundary_is_outvoted():
+    rng = random.Random(1)
+    errors = []
+    for _ in range(30):
+
+        async def meets(load):
+            return load * rng.gauss(1, 0.04) <= 20.0
+
+        found = await highest_load(meets, start=1.0)
+        errors.append(abs(found.met / 20 - 1))
+    assert sum(errors) / len(errors) < 0.08
+
+
+async def test_a_ceiling_that_is_met_ends_the_search():
+    async def always(_):
+        return True
+
+    found = await highest_load(always, start=1.0, ceiling=50.0)
+    assert (found.met, found.failed) == (50.0, None)
+
+
+async def test_nothing_that_is_met_is_said_so():
+    async def never(_):
+        return False
+
+    found = await highest_load(never, start=1.0)
+    assert found.met is None
+    assert found.failed < 0.01
