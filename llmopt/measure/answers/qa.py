@@ -37,7 +37,7 @@ _NOT_SAID = re.compile(
     r"|\bcannot be (?:known|determined)\b|\bno information\b|\bunanswerable\b",
     re.IGNORECASE,
 )
-_PREDICATE = re.compile(r"^.{1,80}?(?:은|는|이|가)\s+(\S.*)$")
+_SUBJECT = re.compile(r"(?<=\S)(?:은|는|이|가)\s+(?=\S)")
 _BRACKETED = re.compile(r"\s*[(（\[][^()（）\[\]]*[)）\]]\s*")
 _SENTENCE_END = re.compile(r"(?<=[.!?。])\s+")
 _LINE_MARKUP = " \t*_`#>-•"
@@ -99,17 +99,18 @@ def read_answer(text: str) -> tuple[list[tuple[str, str]], str | None]:
     """Candidates in order of trust, each with its rule, and the one to show.
 
     A marked or boxed answer is the only one looked at; without one, the first and last lines are, and what follows
-    the subject of the last sentence (``회의 장소는 3층입니다``). A reply that is all prose has no candidate to show.
+    a subject of the last sentence (``회의 장소는 3층입니다``). A reply that is all prose has no candidate to show.
     """
-    for rule, part in (("marker", marked(text)), ("boxed", boxed(text))):
+    stated = marked(text)
+    for rule, part in (("boxed", boxed(text) if stated is None else boxed(stated)), ("marker", stated)):
         if part:
             return [(part, rule)], part
     lines = [stripped for line in text.splitlines() if (stripped := line.strip(_LINE_MARKUP))]
     if not lines:
         return [], None
     candidates = [(lines[0], "whole")] if len(lines) == 1 else [(lines[-1], "last_line"), (lines[0], "first_line")]
-    if match := _PREDICATE.match(_SENTENCE_END.split(lines[-1])[-1]):
-        candidates.append((match[1], "predicate"))
+    sentence = _SENTENCE_END.split(lines[-1])[-1]
+    candidates += [(sentence[match.end() :], "predicate") for match in _SUBJECT.finditer(sentence)]
     shown = next((text for text, _ in candidates if len(text) <= _LONGEST_ANSWER), None)
     return candidates, shown
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from llmopt.measure.answers import qa
 from llmopt.measure.answers.choice import read_choice
-from llmopt.measure.answers.moments import same_moment
+from llmopt.measure.answers.moments import parse_clock, parse_date, same_moment
 from llmopt.measure.answers.numerals import parse_quantity
 from llmopt.measure.answers.numeric import extract_number, is_right
 from llmopt.measure.answers.reply import Reading, Reply, read_reply
@@ -52,13 +52,15 @@ class Qa:
             for variant in qa.variants(text):
                 if any(qa.same_answer(variant, gold, others=others) for gold in item.answers):
                     return Reading(1.0, variant, found_by)
-                if any(same_moment(variant, gold) or _same_quantity(variant, gold) for gold in item.answers):
+                if any(_same_value(variant, gold) for gold in item.answers):
                     return Reading(1.0, variant, f"{found_by}+value")
         return Reading(0.0, shown, rule)
 
 
-def _same_quantity(said: str, gold: str) -> bool:
-    """Whether both are quantities of the same worth; a gold answer without a unit accepts any."""
+def _same_value(said: str, gold: str) -> bool:
+    """Whether both are the same date, time of day or quantity; a gold answer without a unit accepts any."""
+    if parse_date(gold) or parse_clock(gold) is not None:
+        return same_moment(said, gold)
     left, right = parse_quantity(said), parse_quantity(gold)
     if left is None or right is None:
         return False
