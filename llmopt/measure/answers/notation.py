@@ -50,6 +50,7 @@ _ENCLOSED = re.compile(
     r"\\(?:text|mathrm|textbf|mathbf|textit|mathit|operatorname|mbox|boxed|fbox|textrm|bm|mathsf)\s*\{([^{}]*)\}"
 )
 _FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}\s*\{([^{}]*)\}|(\d)(\d))")
+_LATEX_SIGN = re.compile(r"[\\{^]")
 _LATEX = (
     (re.compile(r"\\[\[\]()]"), " "),
     (re.compile(r"\{\s*,\s*\}"), ","),
@@ -75,7 +76,7 @@ def plain(text: str) -> str:
     """
     text = _THOUSANDS_GAP.sub("", text.translate(_BEFORE_FOLDING))
     text = unicodedata.normalize("NFKC", text).replace("⁄", "/")
-    if "\\" in text:
+    if _LATEX_SIGN.search(text):
         text = _without_latex(text)
     text = _DEGREES.sub("도", text)
     return _MARKDOWN.sub("", text)

@@ -65,8 +65,8 @@ _DIGITS = re.compile(r"[\d.,]*\d")
 _OPERAND = re.compile(r"[\d)\]%]\s*$|\w$")
 _MINUS_WORD = re.compile(r"(?<![가-힣])(?:영하|마이너스)\s*$")
 
-_LOOKS_LIKE_A_NUMERAL = re.compile(r"[가-힣][조경]")
-"""백조 is a swan, 구경 is sightseeing: two signs of which the last is 조 or 경 need a unit to be a number."""
+_LOOKS_LIKE_A_NUMERAL = re.compile(r"[가-힣][조경]|[백천만억][일이삼사오육칠팔구]")
+"""백조 is a swan, 구경 sightseeing, 천사 an angel, 만일 means if: such words need a unit to be numbers."""
 _DAYS = ("하루", "이틀", "사흘", "나흘", "닷새", "엿새", "이레", "여드레", "아흐레", "열흘")
 _WORD_VALUES = {word: (Fraction(days), "일") for days, word in enumerate(_DAYS, 1)} | {
     "보름": (Fraction(15), "일"),
@@ -113,7 +113,7 @@ def parse_number(text: str) -> Fraction | None:
 
 def parse_quantity(text: str) -> Quantity | None:
     """The quantity a text consists of, with its unit; None where anything else is in it."""
-    line = plain(text).strip(" \t\n\"'“”‘’()[]<>{}*,;:.。$")
+    line = plain(text).strip(" \t\n\"'“”‘’()[]<>{}*,;:。$").rstrip(".")
     if not line or "\n" in line:
         return None
     prefix = _PREFIX.match(line)
@@ -280,6 +280,8 @@ def _believable(written: str, numeral: Numeral, unit: re.Match[str], *, whole: b
     if not numeral.in_words or numeral.syllables > 1:
         return True
     name, gap = _name(unit), unit.group(1)
+    if numeral.value == 0:  # 영원 (eternity), 공원 (park)
+        return bool(gap)
     if written in _NATIVE_SIGNS or written in ("서", "너"):
         if not whole and written == "한":  # 한 번, 한 사람 are phrases; 한 개입니다 is an answer
             return _COPULA.match(unit.string, unit.end()) is not None
