@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shlex
 from typing import Any
 
@@ -66,12 +65,14 @@ def command(as_json: bool, resume_name: str | None, wait: bool, debug: bool, **g
 
     output = Output(as_json=as_json)
     workspace = Workspace.here()
-    flags = {name: given[name] for name in ("model", "dataset", "engine", "streams", "trials", "method", "samples", "seed")}
+    flags = {
+        name: given[name] for name in ("model", "dataset", "engine", "streams", "trials", "method", "samples", "seed")
+    }
     settings = load_settings(workspace, flags=flags)
     settings.apply_engine_environment()
     configure_logging(workspace.logs, debug=debug)
     limit_s = _limit_s(given["timeout"], given["budget"])
-    common = {"workspace": workspace, "settings": settings, "wait_for_lock": wait}
+    common: dict[str, Any] = {"workspace": workspace, "settings": settings, "wait_for_lock": wait}
     running: list[str] = []
     try:
         with view_for(as_json=as_json) as view:
@@ -134,17 +135,13 @@ def _limit_s(timeout: float | None, budget: str | None) -> float | None:
     """Seconds of ``--timeout`` or ``--budget``; raises UsageError for both, and for what is no duration."""
     if timeout is not None and budget is not None:
         raise UsageError("cli.timeout_and_budget")
-    if timeout is not None:
-        if not timeout > 0:
-            raise UsageError("study.timeout", value=timeout)
-        return timeout
-    if budget is None:
-        return None
-    found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", budget.strip().lower())
-    seconds = sum(float(part or 0) * factor for part, factor in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
-    if seconds <= 0:
-        raise UsageError("cli.budget", value=budget)
-    return seconds
+    if budget is not None:
+        from llmopt.search.budget import parse_duration
+
+        return parse_duration(budget)
+    if timeout is not None and not timeout > 0:
+        raise UsageError("study.timeout", value=timeout)
+    return timeout
 
 
 def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -163,4 +160,6 @@ def _refuse_with_resume(given: dict[str, Any]) -> None:
     allowed = {"timeout", "budget", "dry_run"}
     changed = [name for name, value in given.items() if name not in allowed and value not in (None, (), False)]
     if changed:
-        raise UsageError("cli.resume_with_others", names=", ".join(f"--{name.rstrip('s').replace('_', '-')}" for name in changed))
+        raise UsageError(
+            "cli.resume_with_others", names=", ".join(f"--{name.rstrip('s').replace('_', '-')}" for name in changed)
+        )

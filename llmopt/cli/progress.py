@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from llmopt.messages import t
 from llmopt.study.events import Event
@@ -59,7 +59,7 @@ def _figures(data: Mapping[str, Any]) -> str:
     return " · ".join(parts)
 
 
-def line(event: Event) -> str | None:
+def line(event: Event) -> str | None:  # noqa: PLR0911 - one return for each kind of event
     """One event as one line for a person; None where it is not worth a line."""
     data = event.data
     if event.kind == "note":
@@ -67,7 +67,9 @@ def line(event: Event) -> str | None:
     if event.kind == "phase":
         return t(f"progress.phase_{data['name']}")
     if event.kind == "plan":
-        return t("progress.plan", **{**data, "limit": duration(data["limit_s"]), "reserve": duration(data["reserve_s"])})
+        return t(
+            "progress.plan", **{**data, "limit": duration(data["limit_s"]), "reserve": duration(data["reserve_s"])}
+        )
     if event.kind == "trial_started":
         number, left = data["number"], duration(data.get("left_s"))
         return t("progress.trial_started", number=number, what=describe(data["settings"]), left=left)
@@ -94,7 +96,7 @@ class PlainLines:
         """Print the event's line; weights in steps of ten per cent."""
         text = self._weights(event.data) if event.kind == "weights" else line(event)
         if text:
-            print(text, file=self._stream, flush=True)  # noqa: T201 - this is the output
+            print(text, file=self._stream, flush=True)
 
     def _weights(self, data: Mapping[str, Any]) -> str | None:
         percent = int(100 * data["done_bytes"] / data["total_bytes"]) // 10 * 10 if data.get("total_bytes") else 0
@@ -133,12 +135,12 @@ class LivePanel:
         self._weights: Mapping[str, Any] | None = None
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
 
-    def __enter__(self) -> LivePanel:
-        self._live.__enter__()
+    def __enter__(self) -> Self:
+        self._live.start()
         return self
 
-    def __exit__(self, *exception: Any) -> None:
-        self._live.__exit__(*exception)
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
 
     def __call__(self, event: Event, /) -> None:
         """Take the event in; the panel shows it at its next redraw."""

@@ -59,14 +59,15 @@ class SettingSpec:
         """``value`` as this setting's type, or a SettingsError naming the setting, the value and its origin."""
         if value is None and self.default is None:
             return None
-        kind = (int, float) if self.kind is float else self.kind
+        kind: Any = (int, float) if self.kind is float else self.kind
         if not isinstance(value, kind) or (isinstance(value, bool) and self.kind is not bool):
             raise self._bad(value, origin)
         if self.choices and value not in self.choices:
             raise self._bad(value, origin)
-        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+        checked: Any = value
+        if (self.low is not None and checked < self.low) or (self.high is not None and checked > self.high):
             raise self._bad(value, origin)
-        return float(value) if self.kind is float else value
+        return float(checked) if self.kind is float else checked
 
     def parse(self, text: str, origin: str) -> Any:
         """The value that ``text`` (a variable) stands for."""

@@ -26,7 +26,7 @@ th { color: var(--soft); font-weight: 600; }
 pre { overflow-x: auto; padding: 1rem; border: 1px solid var(--line); border-radius: .4rem; }
 .wide { overflow-x: auto; } .chart { min-height: 24rem; } footer { color: var(--soft); font-size: .85rem; }
 body.ko [lang=en], body.en [lang=ko] { display: none; }
-nav button { font: inherit; color: var(--accent); background: none; border: 0; cursor: pointer; text-decoration: underline; }
+nav button { font: inherit; color: var(--accent); background: none; border: 0; cursor: pointer; }
 """
 SCRIPT = """
 const data = JSON.parse(document.getElementById('charts').textContent);
@@ -86,7 +86,9 @@ def _body(result: Mapping[str, Any], language: str) -> str:
         [
             f"<h1>{escape(result['study'])}</h1>",
             f'<p class="verdict">{escape(words.verdict_sentence(result))}</p>',
-            _section(t("report.gains"), (t("report.step"), t("report.quality"), t("report.speed")), words.gain_rows(result)),
+            _section(
+                t("report.gains"), (t("report.step"), t("report.quality"), t("report.speed")), words.gain_rows(result)
+            ),
             _section(t("report.figures"), (t("report.figure"), baseline, best), figures),
             _section(t("report.changes"), (t("report.setting"), baseline, best), changes),
             f"<h2>{escape(t('report.use'))}</h2><pre>{escape(result['command']['line'])}</pre>",
@@ -138,7 +140,7 @@ def _chart(result: Mapping[str, Any]) -> dict[str, Any]:
         if trial["measurement"] and {"accuracy", "answers_per_minute"} <= trial["measurement"]["estimates"].keys()
     }
     groups = [
-        (t("report.all_trials"), [n for n in points], "circle", 9),
+        (t("report.all_trials"), list(points), "circle", 9),
         (t("report.pareto"), [n for n in result["pareto"] if n in points], "circle-open", 15),
         (t("report.baseline"), [result["baseline"]["trial"]], "square", 12),
         (t("report.best"), [result["best"]["trial"]], "star", 16),

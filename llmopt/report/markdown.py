@@ -59,11 +59,18 @@ def _trials(result: Mapping[str, Any]) -> str:
         estimates = (trial["measurement"] or {}).get("estimates", {})
         shown = [words.interval(n, estimates.get(n)) for n in ("accuracy", "answers_per_minute", "memory_bytes")]
         rows.append((str(trial["number"]), trial["outcome"], changed, *shown))
-    headings = ("#", t("report.outcome"), t("report.settings"), *(t(f"report.name_{n}") for n in SHOWN[:2]), t("report.name_memory_bytes"))
+    headings = (
+        "#",
+        t("report.outcome"),
+        t("report.settings"),
+        *(t(f"report.name_{n}") for n in SHOWN[:2]),
+        t("report.name_memory_bytes"),
+    )
     return _table(headings, rows)
 
 
 def provenance(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the line that says what was measured with what."""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     cpu = result["hardware"]["cpu"]
     return {

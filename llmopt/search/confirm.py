@@ -14,7 +14,18 @@ from typing import Protocol
 from llmopt.records import Configuration, Item, Outcome, Sample
 from llmopt.search.trial import Bench, TrialResult
 
-__all__ = ["MIN_BLOCKS", "Arm", "ArmPass", "PassRecorder", "Step", "blocks_of", "confirm", "ladder", "steps"]
+__all__ = [
+    "MIN_BLOCKS",
+    "Arm",
+    "ArmPass",
+    "PassRecorder",
+    "Step",
+    "blocks_of",
+    "confirm",
+    "ladder",
+    "steps",
+    "whole_blocks",
+]
 
 MIN_BLOCKS = 4
 """Fewer pairs of launches support no interval worth printing."""
@@ -44,6 +55,8 @@ class ArmPass:
     block: int
     key: str
     result: TrialResult
+    attempt: str = ""
+    """The run it belongs to: arms are compared only within one run of a block."""
 
 
 class PassRecorder(Protocol):
@@ -99,22 +112,18 @@ async def confirm(
     *,
     done: Sequence[ArmPass],
     recorder: PassRecorder,
-    may_start: Callable[[], bool],
     on_sample: Callable[[Sample], None] | None = None,
     on_pass: Callable[[int, Arm], None] | None = None,
 ) -> list[ArmPass]:
-    """Run the blocks that are not in ``done`` yet; stops early where ``may_start`` says so, between blocks only.
+    """Run the blocks that are not in ``done`` yet.
 
     Passes of a block that a kill cut short are run again as a whole block: pairs must share their minute.
     """
-    arm_count = len(arms)
-    complete = {p.block for p in done if sum(q.block == p.block for q in done) == arm_count}
-    passes = [p for p in done if p.block in complete]
+    passes = whole_blocks(done, arms)
+    complete = {p.block for p in passes}
     for number, items in enumerate(blocks):
         if number in complete:
             continue
-        if not may_start():
-            break
         for group in _order(arms, number):
             for position, arm in enumerate(group):
                 if on_pass is not None:
@@ -125,6 +134,20 @@ async def confirm(
                 if result.outcome is not Outcome.DONE:
                     break
     return passes
+
+
+def whole_blocks(passes: Sequence[ArmPass], arms: Sequence[Arm]) -> list[ArmPass]:
+    """The passes of blocks in which one run measured every arm; of several such runs the first."""
+    wanted = {arm.configuration.key for arm in arms}
+    runs: dict[tuple[int, str], dict[str, ArmPass]] = {}
+    for one in passes:
+        if one.key in wanted and one.result.outcome is Outcome.DONE:
+            runs.setdefault((one.block, one.attempt), {})[one.key] = one
+    chosen: dict[int, dict[str, ArmPass]] = {}
+    for (block, _), found in runs.items():
+        if found.keys() == wanted:
+            chosen.setdefault(block, found)
+    return [one for _, found in sorted(chosen.items()) for one in found.values()]
 
 
 def _order(arms: Sequence[Arm], block: int) -> list[list[Arm]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmopt.errors import UsageError
 from llmopt.records import Outcome
 from llmopt.search.grid import Grid, Random
-from llmopt.search.proposer import Costs, PastTrial, Proposal, Proposer, Question, Result
+from llmopt.search.proposer import Costs, PastTrial, Prior, Proposal, Proposer, Question, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,7 +29,8 @@ class Coordinator:
     """Asked for proposals and told results; the single owner of the order of a study.
 
     ``first`` are enqueued proposals (baseline, presets, earlier studies) in order of importance; illegal ones are left
-    out and listed in ``skipped``. ``limits`` name the constraints whose violations every result carries.
+    out and listed in ``skipped``. ``limits`` name the constraints whose violations every result carries. ``priors``
+    (predictions, earlier studies) are used by the methods ``auto`` and ``gp``.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Coordinator:
         method: str = "auto",
         seed: int = 0,
         first: Sequence[Proposal] = (),
+        priors: Sequence[Prior] = (),
         per_launch: int = 3,
     ) -> None:
         if method not in METHODS:
@@ -52,12 +55,14 @@ class Coordinator:
             self._proposer = Random(space, seed=seed, per_launch=per_launch)
         elif method == "grid":
             self._proposer = Grid(space, seed=seed)
+        elif method in ("auto", "gp"):
+            from llmopt.search.proposer_gp import GaussianProposer  # noqa: PLC0415 - loads numpy
+
+            self._proposer = GaussianProposer(space, objectives, limits=limits, priors=priors, seed=seed)
         else:
             from llmopt.search.proposer_optuna import OptunaProposer  # noqa: PLC0415 - loads Optuna, 0.7 s
 
-            sampler = "nsga2" if method == "nsga2" else "tpe"
-            self._proposer = OptunaProposer(space, objectives, limits=limits, sampler=sampler, seed=seed)
-        self._steady = method in ("random", "grid")
+            self._proposer = OptunaProposer(space, objectives, limits=limits, sampler=method, seed=seed)
         self._seen: set[str] = set()
         self._queue: deque[Proposal] = deque()
         self._launches: dict[str, dict[str, SettingValue]] = {}
@@ -127,6 +132,12 @@ class Coordinator:
         self._proposer.resume(ended)
 
     @property
+    def expected_gain(self) -> float | None:
+        """The relative gain the model expected of its last proposal; None where the method has no model."""
+        found: float | None = getattr(self._proposer, "expected_gain", None)
+        return found
+
+    @property
     def costs(self) -> Costs | None:
         """Mean measured costs so far; None before the first launch and measurement."""
         if not self._launch_s or not self._measure_s:
@@ -151,10 +162,19 @@ class Coordinator:
 
     def _proposed(self, running: str | None, costs: Costs | None) -> Proposal | None:
         position = self._position
-        launch = self._launches.get(running) if running is not None and self._stay(running, costs) else None
-        found = self._proposer.propose(Question(position=position, seen=self._was_seen, launch=launch))
-        if found is None and launch is not None:
-            found = self._proposer.propose(Question(position=position, seen=self._was_seen))
+        near = None if running is None else self._launches.get(running)
+        question = Question(
+            position=position,
+            seen=self._was_seen,
+            launch=near if running is not None and self._stay(running, costs) else None,
+            running=running,
+            near=near,
+            costs=costs,
+            pending=tuple(proposal.configuration for proposal in self._pending.values()),
+        )
+        found = self._proposer.propose(question)
+        if found is None and question.launch is not None:
+            found = self._proposer.propose(replace(question, launch=None))
         if found is None:
             return None
         self._position += 1
@@ -165,9 +185,9 @@ class Coordinator:
         """Whether another request setting on the running launch is worth more than a restart.
 
         The dearer a launch is beside a measurement, the more measurements it is given. Random and grid order their
-        launches themselves, independent of time, so that a resume repeats them.
+        launches themselves, independent of time, so that a resume repeats them; the Gaussian process weighs seconds.
         """
-        if self._steady or not self.space.request_parameters:
+        if not self._proposer.stays or not self.space.request_parameters:
             return False
         allowed = 2 if costs is None else 1 + round(costs.launch_s / max(costs.measure_s, 1e-3))
         return self._visits.get(running, 0) < min(_MOST_PER_LAUNCH, allowed)

@@ -31,6 +31,7 @@ class Random:
     """
 
     origin = "random"
+    stays = False
 
     def __init__(self, space: Space, *, seed: int, per_launch: int = 3) -> None:
         self._space = space
@@ -63,6 +64,7 @@ class Grid:
     """Every legal configuration once, launches in a seeded order and all request settings of a launch together."""
 
     origin = "grid"
+    stays = False
 
     def __init__(self, space: Space, *, seed: int) -> None:
         self._space = space

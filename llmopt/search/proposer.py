@@ -65,11 +65,13 @@ class Prediction:
     """What is believed about a configuration before it runs.
 
     ``objectives`` in the study's order and units; ``spread`` is the standard deviation of each one's logarithm (of the
-    value itself for shares); ``fits`` the probability that it runs at all.
+    value itself for shares); ``violations`` of the study's limits, where foreseen; ``fits`` the probability that it
+    runs at all.
     """
 
     objectives: tuple[float, ...]
     spread: tuple[float, ...]
+    violations: tuple[float, ...] | None = None
     fits: float = 1.0
 
 
@@ -83,17 +85,29 @@ class Prior(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What the coordinator wants: the next in the sequence, not ``seen``, on the ``launch`` that runs if given."""
+    """What the coordinator wants: the next in the sequence, not ``seen``, on the ``launch`` given if there is one.
+
+    ``running`` is the launch key of the engine that runs and ``near`` its settings; a proposer that weighs ``costs``
+    itself is given those and no ``launch``. ``pending`` were asked for and not told yet.
+    """
 
     position: int
     seen: Callable[[Configuration], bool]
     launch: Mapping[str, SettingValue] | None = None
+    running: str | None = None
+    near: Mapping[str, SettingValue] | None = None
+    costs: Costs | None = None
+    pending: tuple[Configuration, ...] = ()
 
 
 class Proposer(Protocol):
-    """A source of configurations."""
+    """A source of configurations.
+
+    ``stays`` says whether the coordinator keeps it on a running launch; others order their launches themselves.
+    """
 
     origin: str
+    stays: bool
 
     def propose(self, question: Question) -> tuple[Configuration, Mapping[str, Any]] | None:
         """The next configuration with the solver's own notes; None where nothing unseen is left."""

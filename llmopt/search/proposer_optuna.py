@@ -89,6 +89,8 @@ def _place(parameter: Parameter, value: SettingValue) -> Any:
 class OptunaProposer:
     """TPE or NSGA-II over a space, single writer of its own in-memory study."""
 
+    stays = True
+
     def __init__(
         self, space: Space, objectives: Sequence[Objective], *, limits: Sequence[str] = (), sampler: str, seed: int
     ) -> None:

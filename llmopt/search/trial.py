@@ -1,4 +1,4 @@
-"""One trial, start to verdict: an engine with these launch settings, these requests at this load, figures with intervals.
+"""One trial: an engine with these launch settings, these requests at this load, figures with intervals.
 
 A ``Bench`` holds at most one running engine. Trials that share launch settings run on the same engine; any other trial
 makes it stop the old one (release proved) and start the new one.
@@ -7,17 +7,18 @@ makes it stop the old one (release proved) and start the new one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from llmopt.errors import DoesNotFit, EngineError
+from llmopt.failures import Failure, advise
 from llmopt.measure.client import Client
 from llmopt.measure.load import OnSample, drive
 from llmopt.measure.metrics import speed
 from llmopt.measure.quality import quality, score
-from llmopt.measure.validity import certify
+from llmopt.measure.validity import CoLoadWatch, certify
 from llmopt.measure.warmup import WarmUpRule, warm_up
 from llmopt.records import (
     Configuration,
@@ -82,13 +83,15 @@ class Workload:
     warmup_items: tuple[Item, ...]
     """Items outside every measured set, so that warming up teaches no cache anything."""
 
+
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """Why a trial has no measurement: the message key, its values and the log's last lines."""
+    """Why a trial has no measurement: the catalogue's id, what happened and why, and the log's last lines."""
 
-    key: str
-    text: str
+    id: str
     category: str
+    text: str
+    remedy: str = ""
     detail: str = ""
 
 
@@ -101,14 +104,14 @@ class TrialResult:
     samples: tuple[Sample, ...] = ()
     scores: tuple[Score, ...] = ()
     failed: Failed | None = None
+    failure: Failure | None = None
+    """The same as classified, for advice; not kept on disk."""
     launch_s: float = 0.0
     warmup_s: float = 0.0
     measure_s: float = 0.0
 
 
-def request_for(
-    item: Item, params: InferenceParams, work: Workload, extra: Mapping[str, Any] | None = None
-) -> Request:
+def request_for(item: Item, params: InferenceParams, work: Workload, extra: Mapping[str, Any] | None = None) -> Request:
     """The request that asks ``item``: rendered prompt, the study's token limit, a seed of its own for each item."""
     seed = int(digest([work.seed, item.id], size=4), 16) >> 1
     return Request(
@@ -129,7 +132,7 @@ class Bench:
         self._hosted: Hosted | None = None
         self._launch_key: str | None = None
 
-    async def __aenter__(self) -> Bench:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -178,12 +181,10 @@ class Bench:
                 measure_s = time.monotonic() - before_s
             hosted.engine.check()
         except DoesNotFit as error:
-            await self.stop()
             return TrialResult(outcome=Outcome.INFEASIBLE, failed=_failed(error), launch_s=launch_s)
         except EngineError as error:
             await self._stop_after_failure()
-            outcome = Outcome.INFEASIBLE if _is_infeasible(error) else Outcome.FAILED
-            return TrialResult(outcome=outcome, failed=_failed(error), launch_s=launch_s, warmup_s=warmup_s)
+            return _ended(error, configuration, launch_s=launch_s, warmup_s=warmup_s)
         return TrialResult(
             outcome=Outcome.DONE,
             measurement=measurement,
@@ -222,7 +223,9 @@ class Bench:
         work = self._work
         extra = self._host.request_extra(configuration)
         requests = [request_for(item, configuration.request, work, extra) for item in items]
+        watch = CoLoadWatch(hosted.engine.pids)
         run = await drive(client, requests, work.load, on_sample=on_sample)
+        co_load = watch.stop()
         if not any(sample.ok for sample in run.samples):
             hosted.engine.check()
             raise client.explain(run.samples[0].error or "closed_early" if run.samples else "closed_early")
@@ -231,7 +234,7 @@ class Bench:
         memory = Estimate(
             value=float(hosted.sampler.trace().peak_bytes), unit="B", n=1, method="peak of the process tree"
         )
-        certificate = certify(run)
+        certificate = certify(run, co_load=co_load)
         measurement = Measurement(
             estimates={**speed(run), **quality(items, scores), "memory_bytes": memory},
             valid=certificate.valid,
@@ -241,14 +244,24 @@ class Bench:
         return measurement, run.samples, scores
 
 
+def _ended(error: EngineError, configuration: Configuration, *, launch_s: float, warmup_s: float) -> TrialResult:
+    """Infeasible where the catalogue gives these settings up or wants others, failed where it was an accident."""
+    found = error.values.get("failure")
+    failure = found if isinstance(found, Failure) else None
+    hopeless = failure is not None and advise(failure, configuration.launch).action in {"infeasible", "adjust"}
+    return TrialResult(
+        outcome=Outcome.INFEASIBLE if hopeless else Outcome.FAILED,
+        failed=_failed(error),
+        failure=failure,
+        launch_s=launch_s,
+        warmup_s=warmup_s,
+    )
+
+
 def _failed(error: EngineError | DoesNotFit) -> Failed:
-    failure = error.values.get("failure")
-    text = getattr(failure, "what", None) or error.what
-    category = getattr(failure, "category", "") or error.key
-    return Failed(key=error.key, text=str(text), category=str(category), detail=error.detail)
-
-
-def _is_infeasible(error: EngineError) -> bool:
-    """Whether these settings cannot work here (memory, unsupported), rather than having failed by accident."""
-    failure = error.values.get("failure")
-    return bool(getattr(failure, "infeasible", False))
+    found = error.values.get("failure")
+    if isinstance(found, Failure) and found.known:
+        text, remedy = f"{found.what} {found.why}", found.remedy
+        return Failed(id=found.id, category=found.category, text=text, remedy=remedy, detail=error.detail)
+    category = "memory" if isinstance(error, DoesNotFit) else "unknown"
+    return Failed(id=error.key, category=category, text=error.what, remedy=error.next_step, detail=error.detail)

@@ -75,5 +75,8 @@ class StudyHost:
         limit = fit.available_bytes * (SAFE_SHARE if self._safe else 1.0)
         if not fit.fits or fit.total_bytes > limit:
             raise DoesNotFit(
-                "study.does_not_fit", need=f"{fit.total_bytes / 1e9:.2f}", have=f"{limit / 1e9:.2f}", model=self.model.name
+                "study.does_not_fit",
+                need=f"{fit.total_bytes / 1e9:.2f}",
+                have=f"{limit / 1e9:.2f}",
+                model=self.model.name,
             )

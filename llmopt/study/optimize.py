@@ -38,7 +38,16 @@ async def optimize(
     with Store.open(workspace.database) as store:
         if store.find_study(name) is not None:
             raise UsageError("store.study_exists", name=name)
-        return await _run(request, None, name, store, workspace, settings, listener, wait_for_lock)
+        return await _run(
+            request,
+            None,
+            name,
+            store=store,
+            workspace=workspace,
+            settings=settings,
+            listener=listener,
+            wait_for_lock=wait_for_lock,
+        )
 
 
 async def resume(
@@ -65,7 +74,16 @@ async def resume(
         request = StudyRequest.from_spec(row.spec)
         if timeout_s is not None:
             request = replace(request, timeout_s=timeout_s)
-        return await _run(request, row.id, row.name, store, workspace, settings, listener, wait_for_lock)
+        return await _run(
+            request,
+            row.id,
+            row.name,
+            store=store,
+            workspace=workspace,
+            settings=settings,
+            listener=listener,
+            wait_for_lock=wait_for_lock,
+        )
 
 
 def study_name(request: StudyRequest) -> str:
@@ -77,13 +95,16 @@ def study_name(request: StudyRequest) -> str:
         return slug
     stamp = datetime.now(tz=UTC).astimezone().strftime("%Y%m%d-%H%M%S")
     parts = [Path(request.model).name, Path(request.dataset).stem]
-    return "-".join([re.sub(r"[^\w.]+", "-", part)[:40].strip("-.") or digest(part, size=4) for part in parts] + [stamp])
+    return "-".join(
+        [re.sub(r"[^\w.]+", "-", part)[:40].strip("-.") or digest(part, size=4) for part in parts] + [stamp]
+    )
 
 
 async def _run(
     request: StudyRequest,
     study_id: int | None,
     name: str,
+    *,
     store: Store,
     workspace: Workspace,
     settings: SettingsView,
@@ -91,16 +112,16 @@ async def _run(
     wait_for_lock: bool,
 ) -> dict[str, Any]:
     listener(Event(kind="phase", data={"name": "prepare"}))
+    started_s = time.monotonic()
 
     def fetching(progress: Any) -> None:
+        nonlocal started_s
+        started_s = time.monotonic()  # fetching weights is no part of the time limit
         data = {"done_bytes": progress.done_bytes, "total_bytes": progress.total_bytes, "left_s": progress.eta_s}
         listener(Event(kind="weights", data=data))
 
-    prepared = await asyncio.to_thread(
-        prepare, request, workspace=workspace, settings=settings, on_weights=fetching
-    )
+    prepared = await asyncio.to_thread(prepare, request, workspace=workspace, settings=settings, on_weights=fetching)
     with measuring_lock(f"optimize {name}", wait=wait_for_lock):
-        started_s = time.monotonic()
         study_id = _begin(store, prepared, name, study_id)
         ensure(study_folder(workspace, name))
         listener(Event(kind="note", data=_introduction(prepared, name)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from llmopt.store.database import Store
 from llmopt.store.rows import TrialRow
 from llmopt.store.samples import read_samples, write_samples
 
-__all__ = ["Recorder", "result_of", "trial_result"]
+__all__ = ["Recorder", "result_of", "told_of", "trial_result"]
 
 
 class Recorder:
@@ -32,6 +33,7 @@ class Recorder:
         self.objectives = tuple(objectives)
         self.constraints: tuple[Constraint, ...] = ()
         self._hardware = hardware
+        self._attempt = secrets.token_hex(4)
 
     def started(
         self,
@@ -60,7 +62,9 @@ class Recorder:
         told = result_of(result, self.objectives, self.constraints)
         name = None
         if result.samples:
-            rows = ({"sample": asdict(s), "score": asdict(c)} for s, c in zip(result.samples, result.scores, strict=True))
+            rows = (
+                {"sample": asdict(s), "score": asdict(c)} for s, c in zip(result.samples, result.scores, strict=True)
+            )
             name = write_samples(self.folder / "samples", f"trial-{number:05d}", rows).name
         gain = self.objectives[0].gain(told.objectives[0]) if told.objectives else None
         self.store.finish_trial(
@@ -94,7 +98,9 @@ class Recorder:
 
     def recorded(self, block: int, arm: Arm, result: TrialResult) -> None:
         """Commit one confirmation pass (the PassRecorder of ``search.confirm``)."""
-        number = self.started(arm.configuration, origin=f"confirm:{block}", phase="confirm", position=block)
+        number = self.started(
+            arm.configuration, origin="confirm", phase="confirm", position=block, sampler={"attempt": self._attempt}
+        )
         self.finished(number, result)
 
     def past_trials(self) -> list[PastTrial]:
@@ -104,15 +110,7 @@ class Recorder:
                 configuration=row.configuration,
                 origin=row.origin,
                 position=row.position,
-                result=Result(
-                    outcome=row.outcome,
-                    objectives=row.objectives,
-                    violations=row.violations,
-                    fidelity=row.fidelity,
-                    launch_s=row.launch_s,
-                    warmup_s=row.warmup_s,
-                    measure_s=row.measure_s,
-                ),
+                result=told_of(row),
                 sampler=row.sampler,
             )
             for row in self.store.best_and_newest(self.study_id)
@@ -125,18 +123,39 @@ class Recorder:
         points = self.store.points(self.study_id)
         return {p.key for p in points if p.phase != "confirm" and p.outcome not in open_}
 
+    def advice_followed(self, number: int) -> list[str]:
+        """The labels of the advice that led to this trial, in order."""
+        row = self.store.trial(self.study_id, number)
+        return list(row.sampler.get("advice", ())) if row else []
+
     def past_passes(self) -> list[ArmPass]:
         """The finished confirmation passes of an earlier run, with their raw samples."""
         return [
-            ArmPass(block=row.position or 0, key=row.configuration.key, result=trial_result(row, self.folder))
+            ArmPass(
+                block=row.position or 0,
+                key=row.configuration.key,
+                result=trial_result(row, self.folder),
+                attempt=str(row.sampler.get("attempt", "")),
+            )
             for row in self.store.trials(self.study_id)
             if row.phase == "confirm" and row.outcome is Outcome.DONE
         ]
 
 
-def result_of(
-    result: TrialResult, objectives: Sequence[Objective], constraints: Sequence[Constraint]
-) -> Result:
+def told_of(row: TrialRow) -> Result:
+    """What a coordinator needs to know of a stored trial."""
+    return Result(
+        outcome=row.outcome,
+        objectives=row.objectives,
+        violations=row.violations,
+        fidelity=row.fidelity,
+        launch_s=row.launch_s,
+        warmup_s=row.warmup_s,
+        measure_s=row.measure_s,
+    )
+
+
+def result_of(result: TrialResult, objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> Result:
     """What a search needs to know of a trial: objective values and violations, in the study's order."""
     measurement = result.measurement
     values = objective_values(measurement, objectives) if measurement else None
@@ -172,4 +191,5 @@ def trial_result(row: TrialRow, folder: Path) -> TrialResult:
 
 
 def _sample(data: dict[str, Any]) -> Sample:
-    return Sample(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+    return Sample(**values)

@@ -36,7 +36,7 @@ def build_result(prepared: Prepared, finished: Finished, store: Store, study_id:
         "study": name,
         "created": datetime.now(tz=UTC).isoformat(timespec="seconds"),
         "elapsed_s": round(finished.elapsed_s, 1),
-        "timed_out": finished.timed_out,
+        "stopped_by": finished.stopped_by,
         "request": prepared.request.to_spec(),
         "verdict": _verdict(prepared, judged),
         "gains": judged,
@@ -214,7 +214,17 @@ def _command(prepared: Prepared, configuration: Configuration) -> dict[str, Any]
 
 def _model(prepared: Prepared) -> dict[str, Any]:
     model = prepared.model
-    names = ("name", "path", "format", "architecture", "parameters", "weight_bytes", "quantization", "sha256", "license")
+    names = (
+        "name",
+        "path",
+        "format",
+        "architecture",
+        "parameters",
+        "weight_bytes",
+        "quantization",
+        "sha256",
+        "license",
+    )
     return {name: getattr(model, name) for name in names}
 
 

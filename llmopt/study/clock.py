@@ -1,0 +1,79 @@
+"""The time of a study: its deadline, and what the confirmation will take out of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from llmopt.search.confirm import MIN_BLOCKS
+from llmopt.store.rows import TrialRow
+
+__all__ = ["ConfirmPrice", "StudyClock"]
+
+ARMS = 4
+"""Baseline, + prompt, + sampling, winner: at most so many passes a block."""
+LEAST_ITEMS = 2 * MIN_BLOCKS
+"""Two held-out items a block are the least that is worth a launch."""
+MOST_SHARE = 0.5
+"""Of the whole time limit, what the confirmation may claim before the search has begun."""
+CAUTION = 1.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfirmPrice:
+    """What the confirmation costs: for every launch, and for every item through all arms; seconds."""
+
+    launches_s: float
+    item_s: float
+
+    @classmethod
+    def of(cls, baseline: TrialRow, best: TrialRow | None, *, items: int, fresh_passes: bool) -> ConfirmPrice:
+        """From measured trials of ``items`` items; a launch that remembers prompts is started anew for every pass."""
+        winner = best or baseline
+        start_s = max(_start_s(baseline), _start_s(winner))
+        launches = MIN_BLOCKS * (ARMS if fresh_passes else 2)
+        slow, other = (baseline.measure_s or 0.0) / items, (winner.measure_s or 0.0) / items
+        return cls(launches_s=CAUTION * launches * start_s, item_s=CAUTION * (slow + (ARMS - 1) * max(other, slow / 4)))
+
+    def seconds(self, items: int) -> float:
+        """The whole confirmation on ``items`` items."""
+        return self.launches_s + items * self.item_s
+
+    def affordable(self, left_s: float, most: int) -> int:
+        """How many items ``left_s`` pays for, the same number in every block, between the least and ``most``."""
+        paid = int((left_s - self.launches_s) / self.item_s) if self.item_s > 0 else most
+        return max(min(LEAST_ITEMS, most), min(most, paid)) // MIN_BLOCKS * MIN_BLOCKS
+
+
+class StudyClock:
+    """Counts from ``started_s`` (monotonic) to the limit, if there is one."""
+
+    def __init__(self, started_s: float, limit_s: float | None) -> None:
+        self.started_s = started_s
+        self.limit_s = limit_s
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started_s
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds to the deadline, never below 0; None without one."""
+        return None if self.limit_s is None else max(self.limit_s - self.elapsed_s, 0.0)
+
+    def reserve_s(self, price: ConfirmPrice, items: int) -> float:
+        """What is kept for the confirmation: all its items where they fit into half of the limit, else fewer."""
+        wanted = price.seconds(items)
+        if self.limit_s is None:
+            return wanted
+        return max(min(wanted, MOST_SHARE * self.limit_s), price.seconds(min(LEAST_ITEMS, items)))
+
+    def search_left_s(self, reserve_s: float) -> float | None:
+        """Seconds the search may still use; None without a limit."""
+        left = self.left_s
+        return None if left is None else max(left - reserve_s, 0.0)
+
+
+def _start_s(row: TrialRow) -> float:
+    return (row.launch_s or 0.0) + (row.warmup_s or 0.0)

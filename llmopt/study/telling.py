@@ -1,0 +1,76 @@
+"""What a study says of its trials: the data of events, always plain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llmopt.objective import Objective
+from llmopt.records import Configuration, Measurement, Sample
+from llmopt.search.proposer import Result
+from llmopt.search.trial import TrialResult
+from llmopt.study.events import Event, Listener
+
+__all__ = ["Teller"]
+
+SHOWN = ("accuracy", "answers_per_minute", "memory_bytes")
+
+
+class Teller:
+    """Turns trials into events; knows which one is the best so far."""
+
+    def __init__(self, say: Listener, baseline: Configuration, objectives: Sequence[Objective]) -> None:
+        self.say = say
+        self._baseline = baseline.flat()
+        self._objectives = objectives
+        self._best_gain: float | None = None
+
+    def phase(self, name: str) -> None:
+        """Say that a part of the study begins."""
+        self.say(Event(kind="phase", data={"name": name}))
+
+    def started(self, number: int, configuration: Configuration, *, items: int, left_s: float | None) -> None:
+        """Say what is about to be tried, as its difference from the baseline."""
+        changed = {name: v for name, v in configuration.flat().items() if self._baseline.get(name) != v}
+        data = {"number": number, "settings": changed, "items": items, "left_s": left_s}
+        self.say(Event(kind="trial_started", data=data))
+
+    def ended(self, number: int, result: TrialResult, told: Result, *, left_s: float | None) -> None:
+        """Say how it went."""
+        measurement = result.measurement
+        accuracy = measurement.estimates.get("accuracy") if measurement else None
+        data: dict[str, Any] = {
+            "number": number,
+            "outcome": result.outcome.value,
+            **{name: measurement.value(name) if measurement else None for name in SHOWN},
+            "items": accuracy.n if accuracy else 0,
+            "why": result.failed.text if result.failed else None,
+            "warnings": list(measurement.warnings) if measurement else [],
+            "new_best": self.is_new_best(measurement, told),
+            "left_s": left_s,
+        }
+        self.say(Event(kind="trial_ended", data=data))
+
+    def is_new_best(self, measurement: Measurement | None, told: Result) -> bool:
+        """Whether this trial is feasible and has the largest product of objectives so far."""
+        if measurement is None or told.objectives is None or any(v > 0 for v in told.violations or ()):
+            return False
+        gain = 1.0
+        for objective, value in zip(self._objectives, told.objectives, strict=True):
+            gain *= value if objective.maximize else 1.0 / max(value, 1e-9)
+        if self._best_gain is not None and gain <= self._best_gain:
+            return False
+        self._best_gain = gain
+        return True
+
+    def counting(self, total: int) -> Callable[[Sample], None]:
+        """A callback that says how many of ``total`` answers came."""
+        done = 0
+
+        def note(sample: Sample) -> None:
+            nonlocal done
+            del sample
+            done += 1
+            self.say(Event(kind="sample", data={"done": done, "total": total}))
+
+        return note
