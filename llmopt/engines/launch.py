@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import shlex
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,23 @@ class RunningEngine:
         """How its main process ended; None while it runs."""
         return self._child.poll() if self._child else None
 
+    async def ended(self) -> ExitStatus:
+        """Wait until its main process ends (for ever, where the engine is not ours)."""
+        loop = asyncio.get_running_loop()
+        end: asyncio.Future[ExitStatus] = loop.create_future()
+
+        def note(status: ExitStatus) -> None:
+            if not end.done():
+                end.set_result(status)
+
+        def pass_on(status: ExitStatus) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+                loop.call_soon_threadsafe(note, status)
+
+        if self._child:
+            self._child.when_ended(pass_on)
+        return await end
+
     def check(self) -> None:
         """Raise EngineDied when the engine has ended by itself."""
         status = self.exit_status()
@@ -68,7 +85,7 @@ class RunningEngine:
             raise died(self.plan, self.log_path, status)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def launch(
     engine: Engine,
     model: ModelInfo,
@@ -247,11 +264,19 @@ async def _drain(engine: Engine, endpoint: Endpoint, clock: Clock) -> None:
             answer = await request(endpoint, "GET", "/metrics", timeout_s=DRAIN_S)
         except HttpError:
             return
-        rows = (line.rpartition(" ") for line in answer.body.decode("utf-8", "replace").splitlines())
-        busy = [value for name, _, value in rows if name.partition("{")[0] in names and value not in {"0", "0.0"}]
-        if not busy:
+        if not any(_value(line, names) for line in answer.body.decode("utf-8", "replace").splitlines()):
             return
         await asyncio.sleep(0.1)
+
+
+def _value(line: str, names: Sequence[str]) -> float:
+    """The value of one line of metrics where it is one of ``names``, else 0."""
+    name, _, value = line.rpartition(" ")
+    if name.partition("{")[0].strip() not in names:
+        return 0.0
+    with contextlib.suppress(ValueError):
+        return float(value)
+    return 0.0
 
 
 # ── saying what went wrong ─────────────────────────────────────────────────────────────────────────────────────────

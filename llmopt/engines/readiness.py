@@ -171,7 +171,7 @@ async def _listening(endpoint: Endpoint, plan: LaunchPlan, child: Child) -> bool
     if endpoint.socket_path or PurePath(plan.argv[0]).name in CONTAINER_TOOLS:
         return True
     pids = await asyncio.to_thread(child.pids)
-    if await asyncio.to_thread(listens_on, pids, endpoint.port) is False:
+    if pids and await asyncio.to_thread(listens_on, pids, endpoint.port) is False:
         raise NotReady("port_taken", port=endpoint.port)  # somebody else took the port before our engine could
     return True
 

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -89,6 +89,8 @@ class Child:
         self._guardian = guardian
         self._status: ExitStatus | None = None
         self._ended = threading.Event()
+        self._calls: list[Callable[[ExitStatus], object]] = []
+        self._lock = threading.Lock()
 
     def poll(self) -> ExitStatus | None:
         """How its main process ended; None while it runs."""
@@ -128,10 +130,22 @@ class Child:
             how = "terminated" if answer["how"] == "main" else "terminated_tree"
         return StopReport(how=how, seconds=answer["seconds"], survivors=tuple(answer["survivors"]), status=self._status)
 
+    def when_ended(self, call: Callable[[ExitStatus], object]) -> None:
+        """Have ``call`` called once its main process has ended (from another thread, or at once); it must not block."""
+        with self._lock:
+            if self._status is None:
+                self._calls.append(call)
+                return
+        call(self._status)
+
     def ended(self, status: ExitStatus) -> None:
         """Note the end; called by the guardian's client, once."""
-        self._status = status
+        with self._lock:
+            self._status = status
+            calls, self._calls = self._calls, []
         self._ended.set()
+        for call in calls:
+            call(status)
 
     def __enter__(self) -> Self:
         return self

@@ -173,7 +173,7 @@ class Guardian:
             table = table or proc.read_table()
             alone = len(self.wards) == 1
             if ward.ladder is None:
-                ward.survey(table, alone=alone)
+                ward.look_closely(table, alone=alone)
             elif (report := ward.climb(table, alone=alone)) is not None:
                 del self.wards[ward.tag]
                 ward.close()

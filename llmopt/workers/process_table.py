@@ -65,9 +65,15 @@ def read_table() -> dict[int, Process]:
 def read_process(pid: int) -> Process | None:
     """One row of the table (Linux); None when there is no such process."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
+        handle = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
     except OSError:
         return None  # it ended meanwhile
+    try:
+        text = os.read(handle, 4096)
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
     fields = text[text.rfind(b")") + 2 :].split()  # the name may itself hold spaces and brackets
     parent, group, session = int(fields[1]), int(fields[2]), int(fields[3])
     return Process(pid, parent, group, session, fields[19].decode(), fields[0] in b"ZX")

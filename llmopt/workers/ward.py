@@ -74,7 +74,7 @@ class Ward:
             self.close()
             raise
         self._state = "running"
-        self.survey(proc.read_table(), alone=False)
+        self.look_closely(proc.read_table(), alone=False)
 
     def _spawn(self, request: Json) -> None:
         guardian, leaf = os.getpid(), self.leaf
@@ -127,10 +127,14 @@ class Ward:
         seeds |= {pid for pid in adopted if alone or proc.tag_of(pid) == self.tag}
         found = proc.descendants(table, seeds)
         self.members = {pid: table[pid].start for pid in found}
-        self.segments |= proc.segments_of(found)
-        self.surveyed_s = time.monotonic()
         self.save()
         return found
+
+    def look_closely(self, table: dict[int, proc.Process], *, alone: bool) -> None:
+        """Survey, and note the shared memory in use: once its users are dead nobody can tell whose it was."""
+        self.segments |= proc.segments_of(self.survey(table, alone=alone))
+        self.surveyed_s = time.monotonic()
+        self.save()
 
     def save(self) -> None:
         """Put what is known on disk, whole or not at all, before it is acted on."""
@@ -164,7 +168,7 @@ class Ward:
             return
         self._state = "stopping"
         table = proc.read_table()
-        self.survey(table, alone=False)
+        self.look_closely(table, alone=False)
         self.ladder = Ladder(now, grace_s, step, now + grace_s)
         if step == "main" and self.status is None and self.main in table:
             proc.send_signal(table[self.main], signal.SIGTERM)

@@ -174,7 +174,8 @@ async def test_the_worst_server_leaves_nothing(guardian: Guardian, tmp_path: Pat
 async def test_an_engine_that_dies_in_use_is_named(guardian: Guardian, tmp_path: Path) -> None:
     async def use(running: RunningEngine) -> None:
         psutil.Process(running.pids()[0]).kill()
-        await asyncio.to_thread(running._child.wait, 20)
+        status = await asyncio.wait_for(running.ended(), 20)
+        assert status == running.exit_status() == await running.ended()
         raise ConnectionError("reset")
 
     with pytest.raises(EngineDied) as caught:
