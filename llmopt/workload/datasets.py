@@ -14,6 +14,7 @@ from typing import Any
 from llmopt.errors import DataError
 from llmopt.paths import Workspace, ensure
 from llmopt.records import Dataset, Item, digest
+from llmopt.workload.adapters import ADAPTERS, load_benchmark, named_benchmark
 from llmopt.workload.columns import near
 from llmopt.workload.files import SUFFIXES, Row, read_rows
 from llmopt.workload.splits import rank
@@ -35,6 +36,9 @@ class _Generator:
 
 GENERATED: Mapping[str, _Generator] = {
     "korean_math": _Generator(module="llmopt.workload.korean_math", function="generate", size=200, arguments={}),
+    "korean_math_easy": _Generator(
+        module="llmopt.workload.korean_math", function="generate", size=60, arguments={"levels": (1,)}
+    ),
     **{
         f"korean_qa{suffix}": _Generator(
             module="llmopt.workload.korean_qa", function="generate", size=200, arguments={"levels": levels}
@@ -49,8 +53,8 @@ GENERATED: Mapping[str, _Generator] = {
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Every name ``load_dataset`` knows without a path."""
-    return tuple(GENERATED)
+    """Every name ``load_dataset`` knows without a path: generated sets, then published benchmarks."""
+    return (*GENERATED, *ADAPTERS)
 
 
 def load_dataset(
@@ -75,6 +79,10 @@ def load_dataset(
     reading = Reading(seed=seed, size=size, columns=columns, kind=kind, encoding=encoding, examples=examples is None)
     if isinstance(source, str) and source in GENERATED:
         dataset = _generated(source, workspace, seed, size)
+    elif isinstance(source, str) and (benchmark := named_benchmark(source)) is not None:
+        items, notes = load_benchmark(benchmark, workspace=workspace, seed=seed, size=size)
+        language = benchmark.adapter.language
+        dataset = _dataset(benchmark.name, items, source=source, language=language, notes=notes)
     else:
         dataset = _from_user(source, workspace, reading)
     if examples is None:

@@ -136,7 +136,7 @@ def _question(item: Item, asks: str, dataset: Dataset) -> str:
         parts += [f"{text_label}\n{context}", f"{question_label}\n{item.question}"]
     else:
         parts.append(item.question)
-    if group == "choice":
+    if group == "choice" and not item.meta.get("lists_options"):
         parts.append("\n".join(f"{LETTERS[n]}. {option}" for n, option in enumerate(item.options)))
     if group and asks:
         instruction = _INSTRUCTIONS[language][group][asks]

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from llmopt.measure.answers import qa
 from llmopt.measure.answers.reply import read_reply
 from llmopt.measure.evaluators.registry import scorer_for

@@ -21,6 +21,7 @@ _SCORERS: Mapping[str, str] = {
     "exact": "llmopt.measure.evaluators.builtin:Exact",
     "char_f1": "llmopt.measure.evaluators.builtin:CharF1",
     "choice": "llmopt.measure.evaluators.builtin:Choice",
+    "instructions": "llmopt.measure.evaluators.instructions:Instructions",
     "json": "llmopt.measure.evaluators.json_schema:JsonSchema",
 }
 
