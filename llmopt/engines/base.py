@@ -81,5 +81,5 @@ class Engine(Protocol):
         ...
 
     def remembers(self, settings: Settings) -> bool:
-        """Whether a request may profit from an earlier one (prefix caching): every pass then starts with a fresh engine."""
+        """Whether a request may profit from an earlier one (prefix caching): then every pass starts a fresh engine."""
         ...

@@ -163,6 +163,10 @@ class Fake:
         """Nothing: it has no cache."""
         return {}
 
+    def remembers(self, settings: Settings) -> bool:  # noqa: ARG002 - the Protocol's signature
+        """It keeps nothing between requests."""
+        return False
+
 
 def _settings(*, threads: int, slots: int, context: int) -> Settings:
     return {
@@ -174,8 +178,3 @@ def _settings(*, threads: int, slots: int, context: int) -> Settings:
         "cache_type": "f16",
         "flash_attention": "on",
     }
-
-    def remembers(self, settings: Settings) -> bool:
-        """It keeps nothing between requests."""
-        del settings
-        return False

@@ -127,8 +127,12 @@ class LlamaCpp:
             launch_parameter("slots", slots, ordinal=True),
             launch_parameter("context", with_starts("context", (need * count for count in slots)), ordinal=True),
             launch_parameter("kv_unified", (False, True)),
-            launch_parameter("batch", with_starts("batch", doublings(256, defaults.BATCH)), ordinal=True),
-            launch_parameter("ubatch", with_starts("ubatch", doublings(64, min(prompt, 1024))), ordinal=True),
+            launch_parameter(
+                "batch", with_starts("batch", doublings(256, defaults.BATCH)), ordinal=True, changes_answers=True
+            ),
+            launch_parameter(
+                "ubatch", with_starts("ubatch", doublings(64, min(prompt, 1024))), ordinal=True, changes_answers=True
+            ),
             launch_parameter("cache_type_k", kv_types, changes_answers=True),
             launch_parameter("cache_type_v", kv_types, changes_answers=True),
             launch_parameter("flash_attention", ("on", "off"), changes_answers=True),

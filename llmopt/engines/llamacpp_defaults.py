@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from llmopt.engines.probing import ask_json
-from llmopt.engines.sizing import kv_bytes_per_token, round_up, streams_of, usable_threads
+from llmopt.engines.sizing import round_up, streams_of, usable_threads
+from llmopt.models.kv_cache import kv_bytes_per_token
 from llmopt.records import DeviceType, Hardware, ModelInfo, Settings, SettingValue, Strategy, Task
 
 __all__ = ["OPENMP", "all_layers", "offloads", "plain", "preset"]

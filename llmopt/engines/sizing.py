@@ -12,7 +12,6 @@ __all__ = [
     "active_names",
     "alias_of",
     "doublings",
-    "kv_bytes_per_token",
     "launch_parameter",
     "require",
     "round_up",
@@ -46,17 +45,6 @@ def doublings(low: int, high: int) -> tuple[int, ...]:
 def round_up(value: int, unit: int) -> int:
     """The smallest multiple of ``unit`` that is not below ``value``."""
     return -(-value // unit) * unit
-
-
-def kv_bytes_per_token(model: ModelInfo, bytes_per_element: float = 2.0) -> float | None:
-    """KV cache bytes one token takes over all layers; None where the header does not say.
-
-    Every layer is counted as a full one: sliding windows and recurrent layers only make it smaller.
-    """
-    if model.layers is None or model.kv_heads is None or model.head_dim is None:
-        return None
-    heads = model.kv_heads * model.layers if isinstance(model.kv_heads, int) else sum(model.kv_heads)
-    return heads * (model.head_dim + (model.value_head_dim or model.head_dim)) * bytes_per_element
 
 
 def launch_parameter(

@@ -275,3 +275,4 @@ class TestEngineContract:
         settings = engine.baseline(model_for(engine), MACHINES["laptop"], TASKS["four streams"])
         extra = dict(engine.request_extra(settings))
         assert json.loads(json.dumps(extra)) == extra
+        assert isinstance(engine.remembers(settings), bool)

@@ -8,7 +8,8 @@ import pytest
 from llmopt.engines import llamacpp_defaults as defaults
 from llmopt.engines.base import RunFolder
 from llmopt.engines.llamacpp import LlamaCpp
-from llmopt.engines.sizing import kv_bytes_per_token, round_up
+from llmopt.engines.sizing import round_up
+from llmopt.models.kv_cache import kv_bytes_per_token
 from llmopt.records import Cpu, Device, DeviceType, Endpoint, Hardware, HostMemory, Load, ModelInfo, Strategy, Task
 
 GIB = 1 << 30
@@ -52,13 +53,6 @@ def baseline(**changes):
 
 def conflict(settings, task=TASK, model=MODEL):
     return ENGINE.conflict(settings, model, machine(), task)
-
-
-def test_kv_bytes_follow_the_header():
-    assert kv_bytes_per_token(MODEL) == 24 * 2 * (64 + 64) * 2
-    assert kv_bytes_per_token(replace(MODEL, value_head_dim=32)) == 24 * 2 * (64 + 32) * 2
-    assert kv_bytes_per_token(replace(MODEL, kv_heads=(2,) * 12 + (4,) * 12)) == 12 * 6 * 128 * 2
-    assert kv_bytes_per_token(replace(MODEL, head_dim=None)) is None
 
 
 def test_plain_command_is_written_out():
@@ -173,12 +167,25 @@ def test_printed_command_is_the_plan_without_our_wrapping():
 
 
 def test_prompt_cache_is_used_only_where_it_is_what_is_tested():
+    plain, cached = TASK, replace(TASK, prefix_cache=True)
     assert ENGINE.request_extra(baseline()) == {"cache_prompt": False}
-    cached = replace(TASK, prefix_cache=True)
-    reuse = {p.name: p for p in ENGINE.parameters(MODEL, machine(), cached)}["cache_reuse"]
-    assert reuse.values == (0, 256)
-    assert "cache_reuse" not in {p.name for p in ENGINE.parameters(MODEL, machine(), TASK)}
-    assert ENGINE.request_extra(baseline(cache_reuse=256)) == {"cache_prompt": True}
+    assert not ENGINE.remembers(baseline())
+    by_name = {p.name: p for p in ENGINE.parameters(MODEL, machine(), cached)}
+    assert by_name["prefix_cache"].values == (True, False)
+    assert by_name["cache_reuse"].only_if == {"prefix_cache": (True,)}
+    assert not {"prefix_cache", "cache_reuse"} & {p.name for p in ENGINE.parameters(MODEL, machine(), plain)}
+    warm = ENGINE.baseline(MODEL, machine(), cached)
+    assert ENGINE.remembers(warm)
+    assert ENGINE.request_extra(warm) == {"cache_prompt": True}
+    assert "--cache-prompt" in ENGINE.plan(MODEL, warm, RUN).argv
+    assert "--no-cache-prompt" in ENGINE.plan(MODEL, baseline(), RUN).argv
+
+
+def test_settings_that_only_move_work_around_are_marked_as_keeping_answers():
+    changing = {p.name: p.changes_answers for p in ENGINE.parameters(MODEL, machine(), TASK)}
+    keeping = {"threads", "threads_batch", "slots", "context", "kv_unified"}
+    assert not any(changing[name] for name in keeping)
+    assert all(changing[name] for name in ("cache_type_k", "flash_attention", "batch", "ubatch", "speculation"))
 
 
 def test_only_gguf_files_are_taken():
