@@ -45,6 +45,8 @@ class Engine(Protocol):
     metric_names: Mapping[str, str]
     """Our words (running, waiting, kv_usage, prompt_tokens, generation_tokens …) → its own metric names."""
 
+    needs_weights: bool
+    """Whether weights must be on this machine; not for a remote engine, nor for the scripted one."""
     default_sampling: InferenceParams
     """What the engine samples with where a request says nothing: the baseline's request settings, made explicit."""
 

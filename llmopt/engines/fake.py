@@ -53,6 +53,7 @@ class Fake:
 
     name = "fake"
     transport = "socket"
+    needs_weights = False
     metric_names: Mapping[str, str] = {
         "running": "llamacpp:requests_processing",
         "waiting": "llamacpp:requests_deferred",

@@ -78,6 +78,7 @@ class LlamaCpp:
 
     name = "llamacpp"
     transport = "socket"
+    needs_weights = True
     metric_names: Mapping[str, str] = {
         "running": "llamacpp:requests_processing",
         "waiting": "llamacpp:requests_deferred",
