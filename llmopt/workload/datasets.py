@@ -145,12 +145,12 @@ def write_generated(path: Path, items: Sequence[Item], *, name: str, version: st
 
 def read_generated(path: Path) -> tuple[Item, ...]:
     """The items of a file made by ``write_generated``; raises DataError where the file was cut or changed shape."""
-    rows = read_rows(path, encoding="utf-8")
-    header = next(rows).values
+    rows = list(read_rows(path, encoding="utf-8"))
+    header = rows[0].values
     if header.get("schema_version") != _SCHEMA_VERSION:
         raise DataError("data.generated_damaged", path=path)
     try:
-        items = tuple(_item(row) for row in rows)
+        items = tuple(map(_item, rows[1:]))
     except (TypeError, KeyError):
         raise DataError("data.generated_damaged", path=path) from None
     if len(items) != header.get("items"):
