@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmopt.errors import DoesNotFit, LlmoptError
-from llmopt.hardware.devices import DeviceLibrary, device_libraries, find_devices
+from llmopt.hardware.devices import DeviceLibrary, DeviceUnavailable, device_libraries, find_devices
 from llmopt.hardware.host import host_memory
 from llmopt.hardware.inprocess import ModelRegistry, clear_frames, known_tensors, release_caches
 from llmopt.hardware.levels import LevelChange, MemoryLevel, MemoryLimits, MemoryPlan, MemoryWatch
@@ -246,7 +246,11 @@ class ResourceManager:
         if chosen is None or chosen[0].unified_memory:
             host = host_memory(self._machine, {}, {})
             return host.available_bytes, chosen[0].name if chosen else t("memory.host")
-        return chosen[1].memory(chosen[0]).free_bytes, chosen[0].name
+        device, library = chosen
+        try:
+            return library.memory(device).free_bytes, device.name
+        except DeviceUnavailable:  # the driver stopped answering after the listing a moment ago
+            return device.free_bytes, device.name
 
     def _conclude(self, report: ReleaseReport, *, strict: bool, failure: BaseException | None) -> None:
         self.releases.append(report)

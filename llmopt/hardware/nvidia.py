@@ -26,6 +26,7 @@ _WSL_LIBRARIES = "/usr/lib/wsl/lib"
 """Without one of these no NVIDIA driver runs on Linux, and importing its library would only cost time."""
 
 _BOARD = "/proc/device-tree/model"
+_BOARD_UUID = "jetson-0"
 
 
 class NvidiaLibrary:
@@ -75,6 +76,8 @@ class NvidiaLibrary:
 
     def holders(self, device: Device) -> tuple[Holder, ...]:
         """Processes that hold its memory."""
+        if device.uuid == _BOARD_UUID:
+            return ()
         nvml = self._nvml()
         handle = self._handle(device)
         found: dict[int, int | None] = {}
@@ -98,6 +101,8 @@ class NvidiaLibrary:
 
     def faults(self, device: Device) -> tuple[int, ...]:
         """Hardware faults since the last call."""
+        if device.uuid == _BOARD_UUID:
+            return ()
         nvml = self._nvml()
         uuid = device.parent_uuid or device.uuid
         if uuid not in self._events:
@@ -152,7 +157,7 @@ class NvidiaLibrary:
         pool = _unified(self._machine)
         return Device(
             index=0,
-            uuid="jetson-0",
+            uuid=_BOARD_UUID,
             vendor="nvidia",
             kind=DeviceType.CUDA,
             name=name,
