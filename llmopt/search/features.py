@@ -1,0 +1,131 @@
+"""Configurations as rows of numbers for the Gaussian process, and the candidates it chooses from."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llmopt.search.space import ENUMERABLE, grid_values
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from llmopt.records import Configuration, Parameter, SettingValue
+    from llmopt.search.space import Space
+
+__all__ = ["Candidates", "Encoder"]
+
+_LOG_RATIO = 8.0
+"""Sizes that span at least such a factor are compared by their logarithms."""
+
+_MOST = 2_000
+
+
+class Encoder:
+    """One column a parameter: ordered ones on 0..1 (by logarithm where sizes multiply), unordered ones by number."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._scales = [_Scale(parameter) for parameter in space.parameters]
+        self.unordered = tuple(scale.unordered for scale in self._scales)
+
+    def row(self, configuration: Configuration) -> list[float]:
+        """The encoded configuration; inactive settings stand at their defaults, which the configuration carries."""
+        values = {**configuration.launch, **configuration.request.given()}
+        return [scale(values.get(scale.name)) for scale in self._scales]
+
+    def rows(self, configurations: Iterable[Configuration]) -> NDArray[np.float64]:
+        """All of them, stacked."""
+        rows = [self.row(configuration) for configuration in configurations]
+        return np.array(rows, dtype=float).reshape(len(rows), len(self._scales))
+
+
+class _Scale:
+    def __init__(self, parameter: Parameter) -> None:
+        self.name = parameter.name
+        self._values = grid_values(parameter)
+        numeric = [v for v in self._values if isinstance(v, int | float) and not isinstance(v, bool)]
+        self.unordered = bool(parameter.values) and not parameter.ordinal
+        self._ranked = len(numeric) < len(self._values)
+        self._numbers = {value: float(place) for place, value in enumerate(self._values)}
+        low, high = (min(numeric), max(numeric)) if numeric else (0.0, 1.0)
+        self._log = parameter.log or (low > 0 and high / low >= _LOG_RATIO)
+        self._low, self._high = (math.log(low), math.log(high)) if self._log else (float(low), float(high))
+
+    def __call__(self, value: SettingValue) -> float:
+        if self.unordered:
+            return self._numbers.get(value, -1.0)
+        if self._ranked or not isinstance(value, int | float):
+            # sizes with a word among them ("auto"): their places, a stranger in the middle
+            last = max(len(self._values) - 1, 1)
+            return self._numbers.get(value, last / 2) / last
+        number = math.log(max(value, 1e-12)) if self._log else float(value)
+        return (number - self._low) / (self._high - self._low) if self._high > self._low else 0.0
+
+
+class Candidates:
+    """Configurations to choose from: all legal ones where they are few, else draws and neighbours of the best."""
+
+    def __init__(self, space: Space, *, most: int = _MOST) -> None:
+        self._space = space
+        self._most = most
+        few = not space.continuous and space.combinations <= max(4 * most, ENUMERABLE // 2)
+        listed = list(space.configurations()) if few else None
+        self.all = listed if listed is not None and len(listed) <= most else None
+
+    def choose(
+        self,
+        source: random.Random,
+        *,
+        around: Sequence[Configuration] = (),
+        launch: Mapping[str, SettingValue] | None = None,
+    ) -> list[Configuration]:
+        """Candidates for one decision; ``around`` are the best so far, ``launch`` the running engine's settings."""
+        if self.all is not None:
+            return self.all
+        found: dict[str, Configuration] = {}
+        for best in around:
+            for near in self._neighbours(best, source):
+                found[near.key] = near
+        for base in (launch, None):
+            for _ in range(self._most // 4 if base is not None else self._most):
+                drawn = self._draw(base, source)
+                if drawn is not None and len(found) < self._most:
+                    found[drawn.key] = drawn
+        return list(found.values())
+
+    def _draw(self, launch: Mapping[str, SettingValue] | None, source: random.Random) -> Configuration | None:
+        settings = launch if launch is not None else self._space.draw_launch(source)
+        if settings is None:
+            return None
+        return self._space.configuration(self._space.draw_request(settings, source))
+
+    def _neighbours(self, best: Configuration, source: random.Random, *, count: int = 60) -> Iterable[Configuration]:
+        """Configurations that differ from ``best`` in one or two parameters, ordered ones by a small step."""
+        assignment = self._space.assignment(best)
+        names = list(assignment)
+        for _ in range(count if names else 0):
+            changed = dict(assignment)
+            for name in source.sample(names, min(len(names), source.choice((1, 1, 2)))):
+                changed[name] = _step(self._space.by_name[name], changed[name], source)
+            configuration = self._space.configuration(changed)
+            if self._space.problem(configuration) is None:
+                yield configuration
+
+
+def _step(parameter: Parameter, value: SettingValue, source: random.Random) -> SettingValue:
+    values = grid_values(parameter, resolution=17)
+    if parameter.values and not parameter.ordinal:
+        return source.choice(values)
+    numeric = isinstance(value, int | float)
+    place = values.index(value) if value in values else _nearest(values, float(value)) if numeric else 0  # type: ignore[arg-type]
+    return values[min(max(place + source.choice((-2, -1, 1, 2)), 0), len(values) - 1)]
+
+
+def _nearest(values: Sequence[SettingValue], number: float) -> int:
+    return min(range(len(values)), key=lambda i: abs(float(values[i] or 0) - number))
