@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import shlex
@@ -13,11 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmopt import failures
 from llmopt.engines.base import Engine, RunFolder
 from llmopt.engines.logfile import log_text, tail
 from llmopt.engines.readiness import NotReady, Phase, climb, verify
 from llmopt.errors import EngineDied, EngineError, EngineStartError
+from llmopt.logs import mask
 from llmopt.paths import ensure, runtime_folder
 from llmopt.records import Endpoint, LaunchPlan, ModelInfo, Settings
 from llmopt.runtime.clock import Clock, MonotonicClock
@@ -156,7 +157,7 @@ class _Order:
             plan = self.plan(folder)
             log_path = folder / LOG_NAME
             began_s = self.clock.now_s()
-            child = await _spawn(plan, guardian, folder, log_path)
+            child = await self.spawn(plan, guardian, folder)
             try:
                 endpoint = await climb(plan, child, clock=self.clock, on_phase=self.report)
             except NotReady as reason:
@@ -199,34 +200,40 @@ class _Order:
         """The stop ladder to its end, also when we are cancelled meanwhile: first the engine goes, then we obey."""
         self.report(Phase.STOPPING)
         stopping = asyncio.get_running_loop().run_in_executor(None, child.stop, grace_s)
-        cancelled: asyncio.CancelledError | None = None
-        while not stopping.done():
-            try:
-                await asyncio.shield(stopping)
-            except asyncio.CancelledError as error:
-                cancelled = error
+        cancelled = await _done(stopping)
         self.report(Phase.STOPPED)
         if cancelled is not None:
             raise cancelled
         return stopping.result()
 
+    async def spawn(self, plan: LaunchPlan, guardian: Guardian, folder: Path) -> Child:
+        """The started child; where we are cancelled meanwhile it is stopped again first."""
+        _log.info("engine command: %s", shlex.join(plan.argv))
+        sockets = [Path(plan.endpoint.socket_path)] if plan.endpoint.socket_path else []
+        start = functools.partial(guardian.spawn, plan.argv, env=plan.env, stdin=plan.stdin, sockets=sockets)
+        call = functools.partial(start, log_path=folder / LOG_NAME, cwd=folder)
+        spawning = asyncio.get_running_loop().run_in_executor(None, call)
+        cancelled = await _done(spawning)
+        try:
+            child = spawning.result()
+        except EngineStartError as error:
+            error.detail = f"$ {shlex.join(plan.argv)}"
+            raise
+        if cancelled is not None:
+            await self.stop(child, 0.0)
+            raise cancelled
+        return child
 
-async def _spawn(plan: LaunchPlan, guardian: Guardian, folder: Path, log_path: Path) -> Child:
-    _log.info("engine command: %s", shlex.join(plan.argv))
-    sockets = [Path(plan.endpoint.socket_path)] if plan.endpoint.socket_path else []
-    try:
-        return await asyncio.to_thread(
-            guardian.spawn,
-            plan.argv,
-            env=plan.env,
-            log_path=log_path,
-            cwd=folder,
-            stdin=plan.stdin,
-            sockets=sockets,
-        )
-    except EngineStartError as error:
-        error.detail = f"$ {shlex.join(plan.argv)}"
-        raise
+
+async def _done(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait until ``future`` is done, come what may; the cancellation that came meanwhile, for the caller to raise."""
+    cancelled = None
+    while not future.done():
+        try:
+            await asyncio.wait({future})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    return cancelled
 
 
 def _free_port() -> int:
@@ -305,16 +312,20 @@ def _ending(word: str, status: ExitStatus) -> tuple[str, dict[str, Any]]:
 
 
 def _explained(plan: LaunchPlan, log_path: Path, status: ExitStatus | None, values: dict[str, Any]) -> dict[str, Any]:
-    """What every such error carries: engine, classified failure, and the command with the last log lines as detail."""
-    text = _masked(log_text(log_path), plan)
+    """What every such error carries: engine, classified failure, and as detail its explanation, command and log."""
+    from llmopt.failures import classify  # noqa: PLC0415 - reads its catalogue; only needed when something failed
+
+    http_status = values.get("http_status")
+    if isinstance(http_status, int):
+        failure = classify(_keyless(str(values["text"]), plan), engine=plan.engine, http_status=http_status)
+    else:
+        failure = classify(_keyless(log_text(log_path), plan), engine=plan.engine, exit_status=status)
+    explanation = failure.explain() if failure.known else ""
     command = f"$ {shlex.join(plan.argv)}" if plan.argv else ""
-    lines = _masked(tail(log_path), plan)
-    detail = "\n".join(part for part in (command, lines) if part)
-    classify = getattr(failures, "classify", None)
-    failure = classify(text, engine=plan.engine, exit_status=status) if classify else None
+    detail = "\n".join(part for part in (explanation, command, mask(_keyless(tail(log_path), plan))) if part)
     return {"engine": plan.engine, "failure": failure, "detail": detail, **values}
 
 
-def _masked(text: str, plan: LaunchPlan) -> str:
+def _keyless(text: str, plan: LaunchPlan) -> str:
     key = plan.endpoint.api_key
     return text.replace(key, "***") if key else text

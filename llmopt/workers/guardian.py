@@ -32,7 +32,6 @@ else:  # started by path and isolated: the folder of this script is not on the s
     from orphans import sweep
     from ward import Json, Ward
 
-LINUX = sys.platform.startswith("linux")
 REAP_CAP_S = 10.0
 FAREWELL_GRACE_S = 1.0  # when our client is gone the whole tree must be down within 5 s
 STEP_S = 0.05  # while something is being stopped
@@ -74,11 +73,11 @@ class Guardian:
 
     def serve(self, swept: Json) -> None:
         """Work until the client is gone and nothing is left to guard."""
-        level = "cgroup" if self._cgroups else "tag" if LINUX else "group"
+        level = "cgroup" if self._cgroups else "tag" if proc.LINUX else "group"
         self._say({"event": "hello", "containment": level, "guardian": os.getpid(), **swept})
         while self.wards or not self._closing:
             busy = any(ward.ladder for ward in self.wards.values())
-            for key, _ in self._selector.select(STEP_S if busy else TICK_S if self.wards or not LINUX else None):
+            for key, _ in self._selector.select(STEP_S if busy else TICK_S if self.wards or not proc.LINUX else None):
                 key.data()
             self._reap()
             self._tick()
@@ -153,7 +152,7 @@ class Guardian:
                     "code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
                     "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
                     "memory_kills": ward.leaf.memory_kills() if ward.leaf else 0,
-                    "peak_rss_bytes": usage.ru_maxrss * (1024 if LINUX else 1),
+                    "peak_rss_bytes": usage.ru_maxrss * (1024 if proc.LINUX else 1),
                     "cpu_s": usage.ru_utime + usage.ru_stime,
                 }
                 self._say({"event": "exit", "tag": ward.tag, **ward.status})

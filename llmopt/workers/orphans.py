@@ -41,7 +41,7 @@ def sweep(folder: Path) -> Json:
     for file in sorted(folder.glob("*.json")):
         record = _read(file)
         if record is None:
-            file.unlink(missing_ok=True)  # not a record (or half of one): there is nothing it could prove
+            _remove(file)  # not a record (or half of one): there is nothing it could prove
             continue
         known.add(record["tag"])
         this_boot = record["boot"] == boot
@@ -53,7 +53,7 @@ def sweep(folder: Path) -> Json:
         tidy(record["sockets"], record["segments"])
         if record["cgroup"]:
             proc.Cgroup(Path(record["cgroup"])).remove()
-        file.unlink(missing_ok=True)
+        _remove(file)
     strangers += _tagged_by_others(known)
     return {"removed": removed, "strangers": strangers}
 
@@ -136,4 +136,9 @@ def tidy(sockets: Collection[str], segments: Collection[str]) -> None:
     left = {name for name in segments if Path(name).exists()}
     if left:
         for name in left - proc.segments_of(proc.read_table()):
-            Path(name).unlink(missing_ok=True)
+            _remove(Path(name))
+
+
+def _remove(file: Path) -> None:
+    with contextlib.suppress(OSError):
+        file.unlink()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
+    "LINUX",
     "TAG_VARIABLE",
     "Cgroup",
     "Process",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 TAG_VARIABLE = "LLMOPT_RUN_TAG"
+LINUX = sys.platform.startswith("linux")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _SHARED_MEMORY = "/dev/shm/"  # noqa: S108 - read only here; segments are matched by who mapped them
@@ -56,7 +58,7 @@ class Process:
 
 def read_table() -> dict[int, Process]:
     """Every process visible to us, by id."""
-    if not sys.platform.startswith("linux"):
+    if not LINUX:
         return _table_from_ps()
     rows = (read_process(int(name)) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - only names
     return {row.pid: row for row in rows if row}
@@ -93,7 +95,7 @@ def _table_from_ps() -> dict[int, Process]:
 
 def identity(pid: int) -> list[int | str] | None:
     """Id and start time of a living process, as they stand in a record; None when there is none."""
-    row = read_process(pid) if sys.platform.startswith("linux") else _table_from_ps().get(pid)
+    row = read_process(pid) if LINUX else _table_from_ps().get(pid)
     return [row.pid, row.start] if row and not row.zombie else None
 
 
@@ -203,7 +205,7 @@ def die_with_parent(number: int) -> bool:
 
 
 def _prctl(option: int, value: int) -> bool:
-    if not sys.platform.startswith("linux"):
+    if not LINUX:
         return False
     return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0)
 

@@ -66,8 +66,9 @@ class Ward:
         if self.leaf and not self.leaf.make():
             self.leaf = None
         self._guardian = proc.identity(os.getpid())
-        self.save()
+        self._log = -1
         try:
+            self.save()
             self._log = os.open(self._log_path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
             self._spawn(request)
         except BaseException:
@@ -122,7 +123,8 @@ class Ward:
         seeds |= self.leaf.pids() if self.leaf else set()
         me = os.getpid()
         below = proc.descendants(table, [me]) - {me}
-        seeds |= {pid for pid in below if table[pid].session == self.main}
+        near = below if proc.LINUX else set(table)  # elsewhere orphans do not come to us
+        seeds |= {pid for pid in near if self.main in {table[pid].session, table[pid].group}}
         adopted = (pid for pid in below if table[pid].parent == me and pid not in seeds)
         seeds |= {pid for pid in adopted if alone or proc.tag_of(pid) == self.tag}
         found = proc.descendants(table, seeds)
@@ -154,9 +156,14 @@ class Ward:
         }
         text = json.dumps(record)
         if text != self._saved:
-            draft = self._file.with_suffix(".draft")
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(self._file)
+            try:
+                draft = self._file.with_suffix(".draft")
+                draft.write_text(text, encoding="utf-8")
+                draft.replace(self._file)
+            except OSError:
+                if self._state == "starting":
+                    raise
+                return  # a full disk or a folder removed under us must not end the guard; the first record still serves
             self._saved = text
 
     def begin(self, grace_s: float, *, step: str = "main") -> None:
@@ -230,12 +237,13 @@ class Ward:
 
     def close(self) -> None:
         """Remove what only made sense while it ran: record, sockets, cgroup, unused shared memory."""
-        with contextlib.suppress(OSError, AttributeError):
+        if self._log >= 0:
             os.close(self._log)
         tidy(self.sockets, self.segments)
         if self.leaf:
             self.leaf.remove()
-        self._file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._file.unlink()
 
 
 @contextlib.contextmanager

@@ -139,6 +139,8 @@ def test_killing_everybody_at_once_leaves_orphans_to_the_next_start(
 ) -> None:
     segment = f"llmopt-test-{os.getpid()}"
     running = client(segment=segment)
+    (record,) = (folder / "guard").glob("*.json")
+    assert until(lambda: segment in record.read_text(), 10)  # noted while its user lives; nobody could tell afterwards
     for pid in (running.process.pid, *running.guardian):
         os.kill(pid, signal.SIGSTOP)  # none may act on the end of another
     for pid in (running.process.pid, *running.guardian):
@@ -334,7 +336,7 @@ def test_an_endless_log_stays_short_and_current(guardian: Guardian, folder: Path
     child.stop(1)
     written = older.read_bytes() + (folder / "log").read_bytes()
     assert len(written) > cap / 2
-    assert set(written[-1000:]) == {ord("x"), ord("\n")}
+    assert set(written[-3000:]) == {ord("x"), ord("\n")}
 
 
 # ── orphans and strangers ──────────────────────────────────────────────────────────────────────────────────────────

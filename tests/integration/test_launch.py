@@ -224,6 +224,21 @@ async def test_cancelling_stops_the_engine_first(moment: str, guardian: Guardian
     assert not [pid for pid in children if psutil.pid_exists(pid)]
 
 
+async def test_cancelling_at_any_instant_of_the_start_leaves_nothing(guardian: Guardian, tmp_path: Path) -> None:
+    async def use() -> None:
+        async with launch(Nasty(("slow",)), MODEL, {}, guardian=guardian, run_root=tmp_path):
+            pass
+
+    for tick in range(0, 40, 2):
+        task = asyncio.ensure_future(use())
+        for _ in range(tick):  # instants by loop turns and by a little time
+            await asyncio.sleep(0.0005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert psutil.Process(guardian.pids[1]).children() == []
+
+
 class Thief(Nasty):
     """Lets a stranger bind the port between choice and use, for the first ``times`` launches."""
 
