@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,14 @@ from llmopt.paths import Workspace
 def _weights(name: str) -> Path:
     workspace = Workspace.here()
     return ensure_weights(find_model(name, workspace), workspace=workspace)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_measuring_lock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Test runs of several checkouts on one machine do not keep each other waiting."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMOPT_LOCK_FILE", str(tmp_path_factory.mktemp("lock") / "measuring.lock"))
+        yield
 
 
 @pytest.fixture(scope="session")
