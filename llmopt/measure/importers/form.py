@@ -44,13 +44,28 @@ class Statistics:
                 value=found, unit=unit, n=n, low=number(low), high=number(high), method=f"as {self._tool} reports it"
             )
 
-    def latency(self, name: str, statistics: Mapping[str, object], *, n: int = 0, scale: float = 1.0) -> None:
-        """Mean and percentiles (``mean``, ``p50`` …) of one latency; ``scale`` turns its unit into milliseconds."""
-        keys = {"mean": "mean", **{f"p{p}": f"p{p}" for p in PERCENTILES}}
-        for key, suffix in keys.items():
+    def latency(
+        self,
+        name: str,
+        statistics: Mapping[str, object],
+        *,
+        n: int = 0,
+        scale: float = 1.0,
+        bounds: Mapping[str, object] | None = None,
+    ) -> None:
+        """Mean and percentiles (``mean``, ``p50`` …) of one latency; ``scale`` turns its unit into milliseconds.
+
+        ``bounds`` has ``lower`` and ``upper`` under the same keys, where the tool gives intervals.
+        """
+        for key in ("mean", *(f"p{p}" for p in PERCENTILES)):
             value = number(statistics.get(key))
-            if value is not None:
-                self.put(f"{name}_{suffix}_ms", value * scale, "ms", n=n)
+            if value is None:
+                continue
+            found = (bounds or {}).get(key)
+            edges = found if isinstance(found, dict) else {}
+            low, high = number(edges.get("lower")), number(edges.get("upper"))
+            low, high = (None, None) if low is None or high is None else (low * scale, high * scale)
+            self.put(f"{name}_{key}_ms", value * scale, "ms", n=n, low=low, high=high)
 
 
 def number(value: object) -> float | None:

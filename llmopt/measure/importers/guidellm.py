@@ -41,12 +41,9 @@ def _run(run: Mapping[str, Any], version: str, model: str) -> ImportedRun:
     found = Statistics(TOOL)
     for theirs, (ours, scale) in LATENCIES.items():
         summary = _good(metrics, theirs)
-        found.latency(
-            ours,
-            {**summary.get("percentiles", {}), "mean": summary.get("mean")},
-            n=int(summary.get("count") or good),
-            scale=scale,
-        )
+        values = {**(summary.get("percentiles") or {}), "mean": summary.get("mean")}
+        bounds = {**(summary.get("percentile_cis") or {}), "mean": summary.get("mean_ci")}
+        found.latency(ours, values, n=int(summary.get("count") or good), scale=scale, bounds=bounds)
     rate = _good(metrics, "requests_per_second").get("mean")
     found.put("answers_per_minute", None if rate is None else rate * 60, "answers/min", n=good)
     found.put("output_tokens_per_s", _good(metrics, "output_tokens_per_second").get("mean"), "tokens/s", n=good)
@@ -80,5 +77,10 @@ def _load(run: Mapping[str, Any]) -> str:
 
 
 def _model(content: Mapping[str, Any]) -> str:
-    backend = (content.get("config") or {}).get("backend") or {}
-    return str(backend.get("model") or "") if isinstance(backend, dict) else ""
+    config = content.get("config")
+    config = config if isinstance(config, dict) else {}
+    for place in (config.get("spec"), config):
+        backend = place.get("backend") if isinstance(place, dict) else None
+        if isinstance(backend, dict) and backend.get("model"):
+            return str(backend["model"])
+    return ""

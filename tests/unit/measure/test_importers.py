@@ -52,6 +52,8 @@ def test_guidellm_gives_one_run_for_each_load_and_its_tpot_is_left_out():
     assert (closed.load, poisson.load, closed.version) == ("concurrent 4", "poisson 2.0/s", "0.8.1")
     assert value(closed, "ttfot_p50_ms") == 120
     assert value(closed, "attainment") == 0.9
+    assert (closed.estimates["ttft_p50_ms"].low, closed.estimates["ttft_p50_ms"].high) == (90, 110)
+    assert closed.estimates["ttft_p99_ms"].low is None
     assert 55.0 not in {estimate.value for estimate in closed.estimates.values()}
 
 
