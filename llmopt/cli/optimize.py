@@ -74,6 +74,8 @@ def command(as_json: bool, resume_name: str | None, wait: bool, debug: bool, **g
     limit_s = _limit_s(given["timeout"], given["budget"])
     common: dict[str, Any] = {"workspace": workspace, "settings": settings, "wait_for_lock": wait}
     running: list[str] = []
+    if given["dry_run"]:
+        _prepare_dry_run(settings, workspace)
     try:
         with view_for(as_json=as_json) as view:
 
@@ -98,6 +100,17 @@ def command(as_json: bool, resume_name: str | None, wait: bool, debug: bool, **g
     return TIMED_OUT_EXIT
 
 
+def _prepare_dry_run(settings: Any, workspace: Any) -> None:
+    """Let the scripted engine know the dataset's answers, so that what a prompt gains can be seen."""
+    import os
+
+    from llmopt.engines.fake import ANSWERS_VARIABLE
+    from llmopt.workload.datasets import load_dataset
+
+    dataset = load_dataset(settings["dataset"], workspace=workspace, seed=settings["seed"])
+    os.environ.setdefault(ANSWERS_VARIABLE, dataset.source)
+
+
 def _request(given: dict[str, Any], settings: Any, limit_s: float | None) -> Any:
     from llmopt.study import StudyRequest
 
@@ -106,7 +119,7 @@ def _request(given: dict[str, Any], settings: Any, limit_s: float | None) -> Any
     if given["strategy"] and given["objectives"]:
         raise UsageError("cli.strategy_and_objective")
     demo = settings.origin("model") == "default"
-    unlimited = limit_s is None and settings["timeout"] is None
+    soft = demo and limit_s is None and settings["timeout"] is None and given["trials"] is None
     return StudyRequest(
         model=settings["model"],
         dataset=settings["dataset"],
@@ -116,7 +129,8 @@ def _request(given: dict[str, Any], settings: Any, limit_s: float | None) -> Any
         constraints=given["constraints"],
         method=settings["method"],
         trials=settings["trials"],
-        timeout_s=DEMO_LIMIT_S if demo and unlimited and given["trials"] is None else limit_s or settings["timeout"],
+        timeout_s=DEMO_LIMIT_S if soft else limit_s or settings["timeout"],
+        soft_limit=soft,
         samples=settings["samples"],
         streams=settings["streams"],
         rate=given["rate"],

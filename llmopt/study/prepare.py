@@ -95,8 +95,10 @@ def prepare(
     dataset = load_dataset(request.dataset, workspace=workspace, seed=request.seed, columns=request.columns or None)
     hardware = probe()
     engine, reason, form = _engine_for(entry, hardware, request.engine)
-    path = ensure_weights(entry, workspace=workspace, progress=on_weights, wanted=form)
-    model = replace(read_model(path, entry.name), trust_remote_code=entry.trust_remote_code)
+    model = entry.facts
+    if engine.needs_weights:
+        path = ensure_weights(entry, workspace=workspace, progress=on_weights, wanted=form)
+        model = replace(read_model(path, entry.name), trust_remote_code=entry.trust_remote_code)
     max_tokens = request.max_tokens or settings["max_tokens"] or _default_answer_tokens(model)
     search_items = subset(dataset, "search", request.samples or SEARCH_ITEMS, seed=request.seed)
     confirm_items = subset(

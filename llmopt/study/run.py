@@ -12,7 +12,7 @@ from llmopt.failures import advise
 from llmopt.objective import Constraint, named_points
 from llmopt.paths import Workspace
 from llmopt.records import Configuration, InferenceParams, Item, Measurement, Outcome, Sample
-from llmopt.search.budget import Budget, Prices, make_plan, unlikely_to_pay
+from llmopt.search.budget import CAUTION, USEFUL_TRIALS, Budget, Prices, make_plan, unlikely_to_pay
 from llmopt.search.confirm import MIN_BLOCKS, Arm, ArmPass, blocks_of, confirm, ladder, whole_blocks
 from llmopt.search.coordinator import Coordinator
 from llmopt.search.presets import request_parameters
@@ -317,12 +317,17 @@ class StudyRun:
         prices = Prices(launch_s=start_s, measure_s=baseline.measure_s or 0.0, confirm_s=least_s)
         done = len(self.recorder.ended_keys()) - 1
         budget = Budget(trials=request.trials, seconds=request.timeout_s)
-        plan = make_plan(budget, prices, done=done, spent_s=self.clock.elapsed_s, useful=1)
+        spent_s = self.clock.elapsed_s
+        if request.soft_limit and request.timeout_s is not None:
+            useful_s = spent_s + USEFUL_TRIALS * (start_s + (baseline.measure_s or 0.0)) + least_s
+            self.clock.limit_s = max(request.timeout_s, CAUTION * useful_s)
+            budget = replace(budget, seconds=self.clock.limit_s)
+        plan = make_plan(budget, prices, done=done, spent_s=spent_s, useful=1)
         data = {
             "trials": plan.trials,
             "items": len(self.prepared.search_items),
             "blocks": MIN_BLOCKS,
-            "limit_s": request.timeout_s,
+            "limit_s": self.clock.limit_s,
             "reserve_s": self._reserve_s(baseline),
             "limited_by": plan.limited_by,
             "finish_s": plan.finish_s,

@@ -1,0 +1,120 @@
+"""The command line as a user has it: a process of its own, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 240.0
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """Standard output of a ``--json`` run that prints lines."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class CommandLine:
+    """Runs ``main.py`` in ``folder`` with sockets and caches below ``runtime``; knows which processes are its own."""
+
+    def __init__(self, folder: Path, runtime: Path) -> None:
+        self.folder = folder
+        self.runtime = runtime
+        self.started: list[subprocess.Popen[str]] = []
+
+    def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Ours, with the workspace and everything that is kept redirected."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLMOPT_", "LC_", "LANG"))}
+        weights = os.environ.get("LLMOPT_WEIGHTS_CACHE")
+        ours = {
+            "XDG_RUNTIME_DIR": str(self.runtime),
+            "LLMOPT_HOME": str(self.folder),
+            "LLMOPT_LOCK_FILE": str(self.runtime / "measuring.lock"),
+            "LANG": "C.UTF-8",
+        }
+        return {**kept, **ours, **({"LLMOPT_WEIGHTS_CACHE": weights} if weights else {}), **(extra or {})}
+
+    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start a command and return at once."""
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "main.py"), *arguments],
+            cwd=self.folder,
+            env=self.environment(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        self.started.append(process)
+        return process
+
+    def run(self, *arguments: str, env: Mapping[str, str] | None = None, patience_s: float = PATIENCE_S) -> Ran:
+        """Run a command to its end."""
+        process = self.start(*arguments, env=env)
+        out, err = process.communicate(timeout=patience_s)
+        return Ran(process.returncode, out, err)
+
+    def left_behind(self) -> list[str]:
+        """Command lines of living processes that belong to our runs."""
+        found = []
+        for process in psutil.process_iter(["cmdline", "status"]):
+            words = process.info["cmdline"] or []
+            if process.info["status"] != psutil.STATUS_ZOMBIE and any(str(self.runtime) in word for word in words):
+                found.append(" ".join(words)[:200])
+        return found
+
+    def wait_until_clean(self, patience_s: float = 20.0) -> None:
+        """Wait until nothing of ours lives; fails naming what does."""
+        deadline = time.monotonic() + patience_s
+        while (left := self.left_behind()) and time.monotonic() < deadline:
+            psutil.wait_procs([], timeout=0.1)
+        assert not left, left
+
+    def close(self) -> None:
+        """End what a failed test left running."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("w")
+    runtime = tmp_path_factory.mktemp("r")
+    line = CommandLine(folder, runtime)
+    yield line
+    line.close()
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    """``wait_for(condition)``: return once it holds, fail after a while."""
+
+    def wait(condition: Callable[[], bool], patience_s: float = 90.0) -> None:
+        deadline = time.monotonic() + patience_s
+        while not condition():
+            assert time.monotonic() < deadline, "it never came true"
+            psutil.wait_procs([], timeout=0.05)
+
+    return wait

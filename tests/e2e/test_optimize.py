@@ -1,0 +1,136 @@
+"""The main job from end to end on the scripted engine: results, Ctrl-C, kill -9, resume."""
+
+import json
+import random
+import signal
+import sqlite3
+import subprocess
+from contextlib import suppress
+
+import pytest
+
+DRY = ("optimize", "--dry-run", "--dataset", "korean_math_easy", "--samples", "6", "--name", "study")
+FAST = {"LLMOPT_FAKE_TIME_SCALE": "0.02"}
+
+
+def result(cli):
+    return json.loads((cli.folder / "optimization_results" / "study" / "result.json").read_text(encoding="utf-8"))
+
+
+def trials(cli, *columns):
+    """Rows of the study's trials in order, read as any program would."""
+    path = cli.folder / "optimization_results" / "llmopt.db"
+    if not path.exists():
+        return []
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+        names = ", ".join(columns)
+        rows = db.execute(f"SELECT {names} FROM trials ORDER BY number").fetchall()
+    db.close()
+    return rows
+
+
+def finished(cli):
+    """(number, key, measurement) of every search trial that ended with a measurement."""
+    try:
+        rows = trials(cli, "number", "key", "measurement", "outcome", "phase")
+    except sqlite3.OperationalError:
+        return []
+    return [row[:3] for row in rows if row[3] == "done" and row[4] != "confirm"]
+
+
+def test_a_dry_run_ends_with_a_verdict_files_and_nothing_running(cli):
+    ran = cli.run(*DRY, "--trials", "8", env=FAST)
+    assert ran.code == 0, ran.err
+    assert "Verdict" in ran.out or "Undecided" in ran.out
+    found = result(cli)
+    assert {"schema_version", "baseline", "best", "verdict", "command", "hardware", "versions"} <= found.keys()
+    assert "interval" in found["verdict"]
+    assert len([t for t in found["trials"] if t["outcome"] == "done"]) == 8
+    folder = cli.folder / "optimization_results" / "study"
+    assert {"result.json", "report.ko.md", "report.en.md", "report.html", "samples"} <= {
+        p.name for p in folder.iterdir()
+    }
+    cli.wait_until_clean()
+    listed = cli.run("list", "--type", "results", "--json")
+    assert [row["study"] for row in json.loads(listed.out)] == ["study"]
+
+
+def test_json_lines_only_on_standard_output(cli):
+    ran = cli.run(*DRY, "--trials", "3", "--json", env=FAST)
+    assert ran.code == 0, ran.err
+    kinds = [event["event"] for event in ran.events]
+    assert kinds[-1] == "ended"
+    assert kinds.count("trial_ended") == 3
+    assert ran.events[-1]["result"]["study"] == "study"
+
+
+def test_a_time_limit_is_kept_with_a_result(cli):
+    ran = cli.run(*DRY, "--trials", "5000", "--timeout", "25", env=FAST)
+    assert ran.code == 0, ran.err
+    found = result(cli)
+    assert found["stopped_by"] == "time"
+    assert found["elapsed_s"] <= 25 * 1.2
+
+
+def test_ctrl_c_prints_how_to_continue_and_the_continuation_repeats_nothing(cli, wait_for):
+    process = cli.start(*DRY, "--trials", "12", env=FAST)
+    wait_for(lambda: len(finished(cli)) >= 3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "optimize --resume study" in out + err
+    assert "Traceback" not in out + err
+    cli.wait_until_clean()
+    before = finished(cli)
+    ran = cli.run("optimize", "--resume", env=FAST)
+    assert ran.code == 0, ran.err
+    after = finished(cli)
+    assert after[: len(before)] == before
+    assert len(after) == 12
+    assert len({key for _, key, _ in after}) == 12
+
+
+def kill_and_resume(cli, wait_for, moments):
+    """Kill -9 at each moment (finished trials, then a random breath), resume, and check what must hold."""
+    source = random.Random(1)
+    arguments = (*DRY, "--trials", "14", "--method", "random")
+    for moment in moments:
+        process = cli.start(*arguments, env=FAST)
+        wait_for(lambda at=moment, process=process: len(finished(cli)) >= at or process.poll() is not None)
+        with suppress(subprocess.TimeoutExpired):  # still running, as expected
+            process.wait(timeout=source.random())
+        process.kill()
+        process.communicate()
+        before = finished(cli)
+        cli.wait_until_clean()
+        assert finished(cli)[: len(before)] == before
+        arguments = ("optimize", "--resume", "study")
+    ran = cli.run("optimize", "--resume", "study", env=FAST)
+    assert ran.code == 0, ran.err
+    return finished(cli)
+
+
+def test_kill_9_loses_nothing_repeats_nothing_and_changes_no_decision(cli, wait_for, tmp_path_factory):
+    killed = kill_and_resume(cli, wait_for, [1, 5, 9])
+    assert len({key for _, key, _ in killed}) == len(killed) == 14
+    other = type(cli)(tmp_path_factory.mktemp("w"), tmp_path_factory.mktemp("r"))
+    ran = other.run(*DRY, "--trials", "14", "--method", "random", env=FAST)
+    assert ran.code == 0, ran.err
+    assert {key for _, key, _ in finished(other)} == {key for _, key, _ in killed}
+
+
+@pytest.mark.long
+def test_twenty_kills(cli, wait_for):
+    killed = kill_and_resume(cli, wait_for, [random.Random(2).randint(0, 13) for _ in range(20)])
+    assert len({key for _, key, _ in killed}) == len(killed) == 14
+
+
+def test_a_second_measuring_run_is_refused_and_names_the_first(cli, wait_for):
+    first = cli.start(*DRY, "--trials", "500", env=FAST)
+    wait_for(lambda: len(finished(cli)) >= 1)
+    second = cli.run("optimize", "--dry-run", "--dataset", "korean_math_easy", "--name", "other", env=FAST)
+    assert second.code == 2
+    assert str(first.pid) in second.err
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=60)
+    cli.wait_until_clean()
