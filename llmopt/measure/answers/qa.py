@@ -109,9 +109,9 @@ def read_answer(text: str) -> tuple[list[tuple[str, str]], str | None]:
     if not lines:
         return [], None
     candidates = [(lines[0], "whole")] if len(lines) == 1 else [(lines[-1], "last_line"), (lines[0], "first_line")]
+    shown = next((text for text, _ in candidates if len(text) <= _LONGEST_ANSWER), None)
     sentence = _SENTENCE_END.split(lines[-1])[-1]
     candidates += [(sentence[match.end() :], "predicate") for match in _SUBJECT.finditer(sentence)]
-    shown = next((text for text, _ in candidates if len(text) <= _LONGEST_ANSWER), None)
     return candidates, shown
 
 
