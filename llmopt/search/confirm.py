@@ -7,7 +7,7 @@ each arm the block's own held-out items. The launch is the replicate for speed, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from llmopt.search.trial import Bench, TrialResult
 
 __all__ = [
     "MIN_BLOCKS",
+    "POINTS",
     "Arm",
     "ArmPass",
     "PassRecorder",
@@ -27,6 +28,8 @@ __all__ = [
     "whole_blocks",
 ]
 
+POINTS = ("best_quality", "fastest", "smallest")
+"""Named points beside the recommended one."""
 MIN_BLOCKS = 4
 """Fewer pairs of launches support no interval worth printing."""
 
@@ -67,13 +70,19 @@ class PassRecorder(Protocol):
         ...
 
 
-def ladder(baseline: Configuration, best: Configuration, preset: Configuration | None = None) -> tuple[Arm, ...]:
-    """The arms: baseline, + the winner's prompt, + its sampling, + its launch settings, and the hardware preset."""
+def ladder(
+    baseline: Configuration, best: Configuration, others: Mapping[str, Configuration] | None = None
+) -> tuple[Arm, ...]:
+    """The arms: baseline, + the winner's prompt, + its sampling, + its launch settings; ``others`` by their role.
+
+    Others are the hardware ``preset`` and further named points of the Pareto set. Where the winner is the baseline
+    there is nothing to confirm, and the others are not asked for.
+    """
     prompt = replace(baseline, request=replace(baseline.request, prompt_form=best.request.prompt_form))
     sampling = replace(baseline, request=best.request)
     roles = [("baseline", baseline), ("prompt", prompt), ("sampling", sampling), ("best", best)]
-    if preset is not None:
-        roles.append(("preset", preset))
+    if best.key != baseline.key:
+        roles += list((others or {}).items())
     by_key: dict[str, Arm] = {}
     for name, configuration in roles:
         known = by_key.get(configuration.key)
@@ -91,6 +100,7 @@ def steps(arms: Sequence[Arm]) -> tuple[Step, ...]:
         ("launch", "sampling", "best"),
         ("total", "baseline", "best"),
         ("preset", "preset", "best"),
+        *((name, "baseline", name) for name in POINTS),
     ]
     return tuple(
         Step(name=name, before=key[before], after=key[after])

@@ -10,8 +10,8 @@ from llmopt.store.rows import TrialRow
 
 __all__ = ["ConfirmPrice", "StudyClock"]
 
-ARMS = 4
-"""Baseline, + prompt, + sampling, winner: at most so many passes a block."""
+ARMS = 5
+"""Baseline, + prompt, + sampling, winner and the hardware preset: at most so many passes a block."""
 LEAST_ITEMS = 2 * MIN_BLOCKS
 """Two held-out items a block are the least that is worth a launch."""
 MOST_SHARE = 0.5
@@ -27,13 +27,17 @@ class ConfirmPrice:
     item_s: float
 
     @classmethod
-    def of(cls, baseline: TrialRow, best: TrialRow | None, *, items: int, fresh_passes: bool) -> ConfirmPrice:
+    def of(
+        cls, baseline: TrialRow, best: TrialRow | None, *, items: int, fresh_passes: bool, arms: int = ARMS
+    ) -> ConfirmPrice:
         """From measured trials of ``items`` items; a launch that remembers prompts is started anew for every pass."""
         winner = best or baseline
         start_s = max(_start_s(baseline), _start_s(winner))
-        launches = MIN_BLOCKS * (ARMS if fresh_passes else 2)
+        launches = MIN_BLOCKS * (arms if fresh_passes else min(arms, 3))
         slow, other = (baseline.measure_s or 0.0) / items, (winner.measure_s or 0.0) / items
-        return cls(launches_s=CAUTION * launches * start_s, item_s=CAUTION * (slow + (ARMS - 1) * max(other, slow / 4)))
+        # baseline and preset ask the baseline's prompt, the others the winner's
+        passes = 2 * slow + (arms - 2) * max(other, slow / 4)
+        return cls(launches_s=CAUTION * launches * start_s, item_s=CAUTION * passes)
 
     def seconds(self, items: int) -> float:
         """The whole confirmation on ``items`` items."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -37,6 +38,7 @@ def build_result(prepared: Prepared, finished: Finished, store: Store, study_id:
         "created": datetime.now(tz=UTC).isoformat(timespec="seconds"),
         "elapsed_s": round(finished.elapsed_s, 1),
         "stopped_by": finished.stopped_by,
+        "accounting": _accounting(rows, finished),
         "request": prepared.request.to_spec(),
         "verdict": _verdict(prepared, judged),
         "gains": judged,
@@ -149,6 +151,26 @@ def _limit(constraint: Constraint, finished: Finished) -> dict[str, Any]:
 
 
 # ── plain data ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _accounting(rows: Sequence[TrialRow], finished: Finished) -> dict[str, Any]:
+    """Where the time of this run went, in seconds, and the most memory this process itself held.
+
+    ``own_s`` is what is left of the wall time after engine starts and stops, warm-up and measurement; trials of an
+    earlier, interrupted run are not in it.
+    """
+    mine = [row for row in rows if row.started_s >= finished.began_s]
+    spent = {name: sum(getattr(row, name) or 0.0 for row in mine) for name in ("launch_s", "warmup_s", "measure_s")}
+    own_s = finished.elapsed_s - sum(spent.values())
+    return {**spent, "own_s": own_s, "wall_s": finished.elapsed_s, "own_peak_rss_bytes": _own_peak_bytes()}
+
+
+def _own_peak_bytes() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource  # noqa: PLC0415 - not on every system
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _plain(verdict: Verdict | None) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from llmopt.objective import Constraint, named_points
 from llmopt.paths import Workspace
 from llmopt.records import Configuration, InferenceParams, Item, Measurement, Outcome, Sample
 from llmopt.search.budget import CAUTION, USEFUL_TRIALS, Budget, Prices, make_plan, unlikely_to_pay
-from llmopt.search.confirm import MIN_BLOCKS, Arm, ArmPass, blocks_of, confirm, ladder, whole_blocks
+from llmopt.search.confirm import MIN_BLOCKS, POINTS, Arm, ArmPass, blocks_of, confirm, ladder, whole_blocks
 from llmopt.search.coordinator import Coordinator
 from llmopt.search.presets import request_parameters
 from llmopt.search.proposer import Proposal
@@ -21,7 +22,7 @@ from llmopt.search.space import Space
 from llmopt.search.trial import Bench, TrialResult
 from llmopt.store.database import Store
 from llmopt.store.rows import TrialRow
-from llmopt.study.clock import ConfirmPrice, StudyClock
+from llmopt.study.clock import ARMS, ConfirmPrice, StudyClock
 from llmopt.study.events import Event, Listener
 from llmopt.study.host import StudyHost
 from llmopt.study.prepare import Prepared, refined_task
@@ -48,6 +49,8 @@ class Finished:
     stopped_by: str
     """``trials``, ``time``, ``space`` or ``no_progress``."""
     constraints: tuple[Constraint, ...]
+    began_s: float
+    """Time of day at which this run began, seconds since 1970."""
     elapsed_s: float
 
 
@@ -66,6 +69,7 @@ class StudyRun:
         self.store = store
         self.study_id = study_id
         self.folder = study_folder(prepared.workspace, name)
+        self.began_s = time.time()
         self.clock = StudyClock(started_s, prepared.request.timeout_s)
         self.teller = Teller(listener, prepared.baseline, prepared.goal.objectives)
         self.recorder = Recorder(
@@ -92,7 +96,7 @@ class StudyRun:
             stopped_by = await self._search(bench, coordinator, baseline)
             points, best = self._winner(baseline)
             self.teller.phase("confirm")
-            arms, passes = await self._confirm(bench, baseline, best)
+            arms, passes = await self._confirm(bench, baseline, best, points)
         return Finished(
             baseline=baseline,
             best=best,
@@ -101,6 +105,7 @@ class StudyRun:
             passes=tuple(passes),
             stopped_by=stopped_by,
             constraints=self.recorder.constraints,
+            began_s=self.began_s,
             elapsed_s=self.clock.elapsed_s,
         )
 
@@ -267,26 +272,41 @@ class StudyRun:
         recommended = chosen.get("recommended")
         return points, rows[recommended] if recommended is not None else baseline
 
-    def _price(self, baseline: TrialRow) -> ConfirmPrice:
+    def _price(self, baseline: TrialRow, *, arms: int = ARMS) -> ConfirmPrice:
         _, best = self._winner(baseline)
         return ConfirmPrice.of(
             baseline,
             best,
             items=len(self.prepared.search_items),
             fresh_passes=self.host.remembers(best.configuration) or self.host.remembers(baseline.configuration),
+            arms=arms,
         )
 
     def _reserve_s(self, baseline: TrialRow) -> float:
         return self.clock.reserve_s(self._price(baseline), len(self.prepared.confirm_items))
 
-    async def _confirm(self, bench: Bench, baseline: TrialRow, best: TrialRow) -> tuple[tuple[Arm, ...], list[ArmPass]]:
-        arms = ladder(baseline.configuration, best.configuration)
+    def _arms(self, baseline: TrialRow, best: TrialRow, points: Mapping[str, int]) -> tuple[Arm, ...]:
+        """The ladder with the preset, and with the other named points where the time left pays for them too."""
+        preset = {"preset": self.prepared.preset(self.host.task)}
+        rows = {name: self.store.trial(self.study_id, points[name]) for name in POINTS if name in points}
+        named = {name: row.configuration for name, row in rows.items() if row is not None}
+        everything = ladder(baseline.configuration, best.configuration, {**preset, **named})
+        price, left_s = self._price(baseline, arms=len(everything)), self.clock.left_s
+        if left_s is None or price.seconds(len(self.prepared.confirm_items) // 2) <= left_s:
+            return everything
+        return ladder(baseline.configuration, best.configuration, preset)
+
+    async def _confirm(
+        self, bench: Bench, baseline: TrialRow, best: TrialRow, points: Mapping[str, int]
+    ) -> tuple[tuple[Arm, ...], list[ArmPass]]:
+        arms = self._arms(baseline, best, points)
         if len(arms) == 1:
             return arms, []
         await bench.stop()
         items = self.prepared.confirm_items
         left_s = self.clock.left_s
-        count = len(items) if left_s is None else self._price(baseline).affordable(left_s, len(items))
+        price = self._price(baseline, arms=len(arms))
+        count = len(items) if left_s is None else price.affordable(left_s, len(items))
         blocks = blocks_of(items[:count], MIN_BLOCKS)
 
         def passing(block: int, arm: Arm) -> None:
