@@ -145,10 +145,12 @@ def _vocabulary(values: Mapping[str, Any], fields: Fields) -> int | None:
 
 
 def _bytes_by_type(headers: tuple[GgufHeader, ...]) -> Counter[str]:
+    """Weight bytes of each tensor type; the token embedding, which is looked up and never multiplied, left out."""
     total: Counter[str] = Counter()
     for header in headers:
         for tensor in header.tensors:
-            total[tensor.type] += tensor.size_bytes
+            if tensor.name != "token_embd.weight":
+                total[tensor.type] += tensor.size_bytes
     return total
 
 
@@ -169,6 +171,10 @@ def _extra(fields: Fields, kinds: str, headers: tuple[GgufHeader, ...]) -> dict[
     extra: dict[str, Any] = {"layer_kinds": kinds, "file_bytes": sum(header.file_bytes for header in headers)}
     expert_bytes = sum(tensor.size_bytes for name, tensor in tensors.items() if "_exps." in name)
     embedding = tensors.get("token_embd.weight")
+    extra["bytes_by_type"] = dict(_bytes_by_type(headers))
+    merges = headers[0].values.get("tokenizer.ggml.merges")
+    if isinstance(merges, ArrayShape):
+        extra["merges"] = merges.length
     if expert_bytes:
         extra["expert_bytes"] = expert_bytes
     if embedding is not None:
