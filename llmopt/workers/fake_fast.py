@@ -2,7 +2,8 @@
 
 Nothing is computed while streaming: every event is made beforehand and written at its moment by a timer. ``--stamps
 FILE`` gets one JSON line a stream (``FILE.N`` in the N-th process): ``key`` (the request's ``user`` field or
-``X-Request-Id``), ``received_ns`` (the request was whole), ``written_ns`` (just before each token's write).
+``X-Request-Id``), ``received_ns`` (the read that made the request whole began), ``written_ns`` (just before each
+token's write).
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class FastServing:
 
     async def handle(self, request: HttpRequest, connection: Connection) -> None:
         """Answer one request."""
-        received_ns = time.monotonic_ns()
+        received_ns = request.received_ns
         if request.method == "POST" and request.path.endswith("/completions"):
             await self._complete(request, connection, received_ns)
         elif request.path == "/metrics":

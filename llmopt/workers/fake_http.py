@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import json
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,8 @@ class HttpRequest:
     path: str
     headers: dict[str, str]
     body: bytes
+    received_ns: int = 0
+    """When the read that completed it began, on the monotonic clock."""
 
     def json(self) -> Any:
         """The body as JSON; an empty object where it is not."""
@@ -60,6 +63,7 @@ class Connection(asyncio.Protocol):
         self._handler = handler
         self._key = key
         self._buffer = b""
+        self._read_ns = 0
         self._busy: asyncio.Task[None] | None = None
         self.transport: asyncio.Transport | None = None
         self.closed = False
@@ -77,6 +81,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Collect bytes until a request is whole."""
+        self._read_ns = time.monotonic_ns()
         self._buffer += data
         self._next()
 
@@ -98,7 +103,7 @@ class Connection(asyncio.Protocol):
         self._buffer = rest[length:]
         method, _, target = lines[0].partition(" ")
         path = target.partition(" ")[0].partition("?")[0]
-        request = HttpRequest(method=method, path=path, headers=headers, body=rest[:length])
+        request = HttpRequest(method=method, path=path, headers=headers, body=rest[:length], received_ns=self._read_ns)
         self._busy = asyncio.get_running_loop().create_task(self._answer(request), name="fake-request")
         self._busy.add_done_callback(self._done)
 
