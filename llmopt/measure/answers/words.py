@@ -68,6 +68,8 @@ class _Reader:
             return False
         if arabic or digit:
             value = arabic_value(arabic) if arabic else Fraction(_DIGITS[digit])
+            if digit == "일" and gap and self.smallest_place < _GROUP_END:  # 백삼십 일 is 130 days
+                return False
             return self._number(value, digit=bool(digit))
         if native:
             return self._native(native, gap)

@@ -35,7 +35,7 @@ _SPOKEN = {
 _VERB_STEMS = tuple("있없남걷앉받찍굽씻닫읽얻묶꽂깎넘넣먹않갖싣놓찾잡심낳쌓얹")
 _NOT_PARTICLES = {
     "은": ("지은", "나은", "부은", "이은", "모은"),
-    "이": ("나이", "차이", "사이", "아이", "오이", "놀이", "빠르기", "들이", "둘레"),
+    "이": ("나이", "차이", "사이", "아이", "오이"),
     "을": ("마을", "가을", "노을", "부을", "모을", "이을", "지을"),
     "과": ("사과", "교과", "치과", "제과", "효과"),
     "가": ("정가", "물가", "작가", "평가", "단가"),
@@ -82,7 +82,7 @@ def _splits(word: str) -> list[tuple[str, str]]:
 def _excused(word: str, stem: str, suffix: str) -> bool:
     if suffix == "는" and stem.endswith(_VERB_STEMS):
         return True
-    return word.endswith(_NOT_PARTICLES.get(suffix, ()))
+    return word in _NOT_PARTICLES.get(suffix, ())
 
 
 def _last_sound(stem: str) -> str | None:

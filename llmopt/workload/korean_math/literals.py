@@ -9,7 +9,6 @@ __all__ = ["literal_numbers"]
 _WORDS = {
     "한": 1,
     "하나": 1,
-    "하루": 1,
     "두": 2,
     "둘": 2,
     "세": 3,
@@ -23,11 +22,17 @@ _WORDS = {
     "아홉": 9,
     "열": 10,
     "열두": 12,
-    "일주일": 7,
 }
-_WORD = re.compile(rf"(?<![가-힣])({'|'.join(sorted(_WORDS, key=len, reverse=True))})(?=\s|개|명|$)|(\d+)")
+_DAYS = {"하루": 1, "일주일": 7}
+_WORD = re.compile(
+    rf"(?<![가-힣])(?:({'|'.join(sorted(_WORDS, key=len, reverse=True))})(?=\s|개|명|$)|({'|'.join(_DAYS)}))|(\d+)"
+)
 
 
 def literal_numbers(text: str) -> set[int]:
     """The numbers written in a piece of fixed text, as digits or as native words standing alone."""
-    return {int(match.group(2)) if match.group(2) else _WORDS[match.group(1)] for match in _WORD.finditer(text)}
+    numbers = set()
+    for match in _WORD.finditer(text):
+        word, days, digits = match.groups()
+        numbers.add(_WORDS[word] if word else _DAYS[days] if days else int(digits))
+    return numbers

@@ -30,17 +30,6 @@ TEMPLATES = (
         draws={"a": whole(15, 30), "b": whole(11, 20), "c": whole(4, 9)},
     ),
     Template(
-        id="rectangle_other_side",
-        level=2,
-        facts=("둘레가 {p:cm}인 직사각형이 있습니다.", "이 직사각형의 가로는 {a:cm}입니다."),
-        question="세로는 몇 cm입니까?",
-        unit="cm",
-        program="p / 2 - a",
-        equations=("2 * (a + x) == p",),
-        draws={"a": whole(11, 25), "b": whole(5, 22)},
-        made={"p": made("2 * (a + b)", 32, 94)},
-    ),
-    Template(
         id="tiles_for_a_wall",
         level=3,
         facts=(

@@ -32,18 +32,6 @@ TEMPLATES = (
         needs=("(a + c) % b > 0",),
     ),
     Template(
-        id="days_to_finish_a_book",
-        level=2,
-        facts=("{who|은} {t:쪽}짜리 책을 {a:쪽}까지 읽었습니다.", "남은 쪽은 하루에 {b:쪽}씩 읽으려고 합니다."),
-        question="남은 쪽을 다 읽으려면 적어도 며칠이 걸립니까?",
-        unit="일",
-        program="roundup(t - a, b)",
-        search={"days": "days * b + a >= t"},
-        equations=("x == days",),
-        draws={"t": whole(180, 420), "a": whole(25, 95), "b": whole(12, 28)},
-        needs=("(t - a) % b > 0",),
-    ),
-    Template(
         id="excursion_buses",
         level=3,
         facts=(
@@ -64,7 +52,7 @@ TEMPLATES = (
             "p": whole(200000, 450000, 10000),
             "q": whole(10000, 25000, 1000),
         },
-        needs=("(a * b + c) % s > 0",),
+        needs=("(a * b + c) % s > 0", "roundup(a * b + c, s) > roundup(a * b, s)"),
     ),
     Template(
         id="pencils_per_pupil_left",
@@ -88,7 +76,7 @@ TEMPLATES = (
             "d": whole(13, 40),
             "e": whole(2, 9),
         },
-        needs=("(a * b + c) % n > 0",),
+        needs=("(a * b + c) % n > 0", "a * b % n > 0"),
     ),
     Template(
         id="camp_tents",
@@ -148,7 +136,7 @@ TEMPLATES = (
             "r": whole(3000, 8000, 1000),
             "z": whole(12, 18),
         },
-        needs=("(a * b - c) % d > 0",),
+        needs=("(a * b - c) % d > 0", "a * b // d > (a * b - c) // d"),
     ),
     Template(
         id="puppet_show_cost",
@@ -169,8 +157,8 @@ TEMPLATES = (
         equations=("x - q == shows * p",),
         draws={
             "a": whole(11, 15),
-            "b": whole(4, 8),
-            "c": whole(2, 6),
+            "b": whole(3, 6),
+            "c": whole(4, 9),
             "n": whole(22, 29),
             "m": whole(5, 9),
             "d": whole(6, 9),
@@ -178,7 +166,11 @@ TEMPLATES = (
             "q": whole(30000, 80000, 5000),
             "z": whole(16, 20),
         },
-        needs=("(n * m + d) % (a * b - c) > 0",),
+        needs=(
+            "(n * m + d) % (a * b - c) > 0",
+            "roundup(n * m + d, a * b - c) > roundup(n * m + d, a * b)",
+            "roundup(n * m + d, a * b - c) > roundup(n * m, a * b - c)",
+        ),
     ),
     Template(
         id="workbook_plan",

@@ -185,6 +185,31 @@ _MORE_STEPS = (
         words={"thing": ("은행나무", "벚나무", "단풍나무", "느티나무")},
     ),
     Template(
+        id="three_colours",
+        level=2,
+        facts=(
+            "바구니에 빨간 {thing} {a:개}와 파란 {thing} {b:개}가 담겨 있습니다.",
+            "노란 {thing|은} {c:개} 담겨 있습니다.",
+        ),
+        question="바구니에 담긴 {thing|은} 모두 몇 개입니까?",
+        unit="개",
+        program="a + b + c",
+        equations=("x - c == a + b",),
+        draws={"a": whole(11, 29), "b": whole(11, 29), "c": whole(3, 9)},
+        words={"thing": ("구슬", "색종이 꽃", "블록", "공")},
+    ),
+    Template(
+        id="rice_cakes_eaten",
+        level=2,
+        facts=("접시에 {thing|이} {a:개} 놓여 있었습니다.", "아이들이 오전에 {b:개}, 오후에 {c:개}를 먹었습니다."),
+        question="접시에 남은 {thing|은} 몇 개입니까?",
+        unit="개",
+        program="a - b - c",
+        equations=("x + b + c == a",),
+        draws={"a": whole(31, 58), "b": whole(11, 19), "c": whole(3, 9)},
+        words={"thing": ("송편", "꿀떡", "만두", "경단")},
+    ),
+    Template(
         id="bus_two_stops",
         level=2,
         facts=(
