@@ -20,7 +20,18 @@ from llmopt.records import (
     Task,
 )
 
-__all__ = ["Engine", "RunFolder"]
+__all__ = ["COMMON_REQUEST_SETTINGS", "SERVER_REQUEST_SETTINGS", "Engine", "RunFolder"]
+
+COMMON_REQUEST_SETTINGS = frozenset({"temperature", "top_p", "max_tokens", "seed", "prompt_form"})
+"""What every OpenAI-compatible endpoint takes (``prompt_form`` is ours: it shapes the messages)."""
+SERVER_REQUEST_SETTINGS = COMMON_REQUEST_SETTINGS | {
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "thinking",
+    "thinking_budget",
+}
+"""What the open-source servers take beyond it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +60,8 @@ class Engine(Protocol):
     """Whether weights must be on this machine; not for a remote engine, nor for the scripted one."""
     default_sampling: InferenceParams
     """What the engine samples with where a request says nothing: the baseline's request settings, made explicit."""
+    request_settings: frozenset[str]
+    """The fields of InferenceParams it takes; any other must not be sent (some servers refuse the whole request)."""
 
     def installation(self) -> Installation:
         """Is it here, which version, by which command; cheap enough for ``status``."""

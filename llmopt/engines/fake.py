@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import llmopt
-from llmopt.engines.base import RunFolder
+from llmopt.engines.base import SERVER_REQUEST_SETTINGS, RunFolder
 from llmopt.engines.probing import worker
 from llmopt.engines.sizing import alias_of, doublings, launch_parameter, require, round_up, streams_of, usable_threads
 from llmopt.records import (
@@ -63,6 +63,7 @@ class Fake:
         "decode_steps": "llamacpp:n_decode_total",
     }
     default_sampling = InferenceParams(temperature=0.8, top_p=0.95, top_k=40)
+    request_settings = SERVER_REQUEST_SETTINGS
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from llmopt.engines import llamacpp_defaults as defaults
-from llmopt.engines.base import RunFolder
+from llmopt.engines.base import SERVER_REQUEST_SETTINGS, RunFolder
 from llmopt.engines.probing import worker
 from llmopt.engines.sizing import (
     alias_of,
@@ -93,6 +93,7 @@ class LlamaCpp:
     }
 
     default_sampling = InferenceParams(temperature=0.8, top_p=0.95, top_k=40, min_p=0.05)
+    request_settings = SERVER_REQUEST_SETTINGS
 
     def installation(self) -> Installation:
         """The wheel's version, from its metadata: the library itself is loaded by the worker only."""

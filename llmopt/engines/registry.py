@@ -16,6 +16,10 @@ __all__ = ["choose_engine", "engine_names", "get_engine"]
 
 ENGINES = {
     "llamacpp": "llmopt.engines.llamacpp:LlamaCpp",
+    "vllm": "llmopt.engines.vllm:Vllm",
+    "sglang": "llmopt.engines.sglang:Sglang",
+    "transformers": "llmopt.engines.transformers:Transformers",
+    "openai": "llmopt.engines.openai:OpenAI",
     "fake": "llmopt.engines.fake:Fake",
 }
 NEVER_CHOSEN = ("fake", "openai")

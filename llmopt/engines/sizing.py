@@ -15,8 +15,10 @@ __all__ = [
     "launch_parameter",
     "require",
     "round_up",
+    "searched",
     "streams_of",
     "usable_threads",
+    "with_choices",
 ]
 
 OPEN_LOOP_STREAMS = 16
@@ -57,7 +59,7 @@ def launch_parameter(
 ) -> Parameter:
     """One launch setting; ordinal values are sorted, and doubles dropped.
 
-    ``changes_answers`` False means: the same arithmetic in the same precision, only summed in another order.
+    ``changes_answers`` False means: the same arithmetic in the same order, by construction or as measured.
     """
     unique = list(dict.fromkeys(values))
     if ordinal:
@@ -80,6 +82,24 @@ def active_names(parameters: Iterable[Parameter], settings: Settings) -> tuple[s
         if met:
             names.append(parameter.name)
     return tuple(names)
+
+
+def with_choices(parameters: Iterable[Parameter], always: Iterable[str]) -> tuple[Parameter, ...]:
+    """The parameters that have more than one value, or stand in ``always``; none that depends on a dropped one."""
+    needed = set(always)
+    kept: dict[str, Parameter] = {}
+    for parameter in parameters:
+        reachable = all(
+            other in kept and set(wanted) <= set(kept[other].values) for other, wanted in parameter.only_if.items()
+        )
+        if reachable and (len(parameter.values) > 1 or parameter.name in needed):
+            kept[parameter.name] = parameter
+    return tuple(kept.values())
+
+
+def searched(settings: Settings, space: tuple[Parameter, ...]) -> Settings:
+    """Only the settings that the space searches, as far as their conditions hold."""
+    return {name: settings[name] for name in active_names(space, settings)}
 
 
 def require(settings: Settings, known: Iterable[str], optional: Iterable[str] = ()) -> None:

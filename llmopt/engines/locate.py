@@ -1,0 +1,91 @@
+"""Where a heavy engine is: a configured interpreter or command, our own environment for it, PATH, or beside us.
+
+Nothing of the engine is imported: its interpreter is asked for the version in the package metadata.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from llmopt.config.settings import load_settings
+from llmopt.engines.probing import ask
+from llmopt.paths import Workspace
+
+__all__ = ["Found", "configured_command", "environment_folder", "locate_package"]
+
+ASK_VERSION = """
+import importlib.metadata as m, sys
+for name in sys.argv[1:]:
+    try:
+        print("version", m.version(name)); break
+    except m.PackageNotFoundError: pass
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """An engine's interpreter and the version it has; ``origin`` is setting, environment, path or here."""
+
+    python: str
+    version: str
+    origin: str
+
+
+def configured_command(engine: str) -> str | None:
+    """What the settings (or ``LLMOPT_…_COMMAND``) name for an engine: an interpreter, or its own command."""
+    value = load_settings(Workspace.here())[f"{engine}_command"]
+    return str(value) if value else None
+
+
+def environment_folder(engine: str) -> Path:
+    """The environment of its own that ``llmopt engines install`` makes for an engine."""
+    return Workspace.here().cache / "engines" / engine
+
+
+def locate_package(engine: str, *, command: str, distributions: Sequence[str]) -> Found | None:
+    """The first interpreter that has one of ``distributions``: configured, ours, beside ``command`` on PATH, this one.
+
+    A configured one is the only one tried: what a user names is used or reported missing.
+    """
+    wish = configured_command(engine)
+    if wish is not None:
+        return _asked(_interpreter_of(wish), "setting", distributions)
+    on_path = shutil.which(command)
+    places = [
+        (_python_in(environment_folder(engine)), "environment"),
+        (_interpreter_of(on_path) if on_path else None, "path"),
+        (sys.executable if any(find_spec(name.replace("-", "_")) for name in distributions) else None, "here"),
+    ]
+    return next((found for python, origin in places if (found := _asked(python, origin, distributions))), None)
+
+
+def _asked(python: str | None, origin: str, distributions: Sequence[str]) -> Found | None:
+    if python is None:
+        return None
+    for line in (ask(python, "-c", ASK_VERSION, *distributions) or "").splitlines():
+        if line.startswith("version "):
+            return Found(python=python, version=line.split()[1], origin=origin)
+    return None
+
+
+def _python_in(folder: Path) -> str | None:
+    """The interpreter of a virtual environment; None where there is none."""
+    names = ("Scripts/python.exe",) if os.name == "nt" else ("bin/python", "bin/python3")
+    return next((str(folder / name) for name in names if (folder / name).exists()), None)
+
+
+def _interpreter_of(command: str) -> str | None:
+    """The interpreter that a command belongs to: itself, that of a folder, or the one beside an installed script."""
+    path = Path(shutil.which(command) or command)
+    if path.is_dir():
+        return _python_in(path)
+    if path.name.startswith("python"):
+        return str(path) if path.exists() else None
+    beside = [path.parent / name for name in ("python", "python3", "python.exe")]
+    return next((str(python) for python in beside if python.exists()), None)
