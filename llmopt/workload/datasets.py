@@ -17,6 +17,7 @@ from llmopt.records import Dataset, Item, digest
 from llmopt.workload.adapters import ADAPTERS, load_benchmark, named_benchmark
 from llmopt.workload.columns import near
 from llmopt.workload.files import SUFFIXES, Row, read_rows
+from llmopt.workload.lm_eval_tasks import load_task, named_task
 from llmopt.workload.splits import rank
 from llmopt.workload.user_data import Reading, items_from_rows
 
@@ -79,6 +80,9 @@ def load_dataset(
     reading = Reading(seed=seed, size=size, columns=columns, kind=kind, encoding=encoding, examples=examples is None)
     if isinstance(source, str) and source in GENERATED:
         dataset = _generated(source, workspace, seed, size)
+    elif isinstance(source, str) and (task := named_task(source)) is not None:
+        items, notes = load_task(*task, seed=seed, size=size)
+        dataset = _dataset(source, items, source=source, notes=notes)
     elif isinstance(source, str) and (benchmark := named_benchmark(source)) is not None:
         items, notes = load_benchmark(benchmark, workspace=workspace, seed=seed, size=size)
         language = benchmark.adapter.language

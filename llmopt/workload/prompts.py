@@ -101,6 +101,8 @@ def render(item: Item, form: str | None, dataset: Dataset, *, system: str | None
     no form gains from luck. Raises KeyError for a form that is not in ``PROMPT_FORMS``.
     """
     chosen = _FORMS[form or DEFAULT_FORM]
+    if "messages" in item.meta:
+        return tuple(item.meta["messages"])  # a foreign task brings its prompt, whatever the form
     messages: list[Message] = [{"role": "system", "content": system}] if system else []
     shown = _examples(item, dataset) if chosen.examples and _group(item) else ()
     asks = chosen.asks if shown or chosen.asks else "contract"
