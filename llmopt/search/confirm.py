@@ -105,7 +105,7 @@ def steps(arms: Sequence[Arm]) -> tuple[Step, ...]:
     return tuple(
         Step(name=name, before=key[before], after=key[after])
         for name, before, after in wanted
-        if before in key and key[before] != key[after]
+        if before in key and after in key and key[before] != key[after]
     )
 
 

@@ -25,7 +25,7 @@ __all__ = ["Classifier", "Hyper", "Regression", "distances", "expit", "normal_cd
 _SQRT5 = math.sqrt(5.0)
 _JITTER = 1e-8
 _CONSTANT_VARIANCE = 4.0
-_TREND_VARIANCE = 0.5
+_TREND_VARIANCE = 0.15
 """Of a trend's weight around one: doubted enough to be given up after a handful of contradictions."""
 
 
@@ -68,14 +68,15 @@ class Hyper:
         """The centre of the priors: lengths grow with the root of the dimension; with a trend little is left for f."""
         inverse = -math.log(0.5 * math.sqrt(max(parameters, 1)))
         return cls(
-            inverse_lengths=(inverse,) * parameters, amplitude=math.log(0.5 if trend else 1.0), noise=math.log(0.1)
+            inverse_lengths=(inverse,) * parameters, amplitude=math.log(0.8 if trend else 1.0), noise=math.log(0.1)
         )
 
 
 class Regression:
     """A fitted process. ``x`` are encoded configurations, ``y`` the target, ``trends`` what was predicted for ``x``.
 
-    ``doubt`` multiplies the noise of each observation (fewer items, more noise). ``hyper`` skips the fit.
+    ``doubt`` multiplies the noise of each observation (fewer items, more noise). ``hyper`` skips the fit. ``rough`` is
+    how far the trends are usually off; without it, ``scale`` is the size of a usual difference until enough was seen.
     """
 
     def __init__(
@@ -88,13 +89,14 @@ class Regression:
         doubt: Array | None = None,
         hyper: Hyper | None = None,
         scale: float | None = None,
+        rough: float | None = None,
     ) -> None:
         self._x = x
         self._unordered = tuple(unordered)
         self._trends = trends if trends is not None and trends.size else np.zeros((len(y), 0))
         self._doubt = np.ones(len(y)) if doubt is None else doubt
         spread = float(np.std(y - self._trends.sum(axis=1))) if len(y) > 2 else 0.0  # noqa: PLR2004 - a spread needs 3
-        self.scale = max(scale or 0.0, spread, 1e-3)
+        self.scale = max(rough if rough is not None else max(scale or 0.0, spread), 1e-3)
         self._middle = float(np.mean(y - self._trends.sum(axis=1))) if len(y) else 0.0
         self._target = (y - self._trends.sum(axis=1) - self._middle) / self.scale
         self._trend_middle = self._trends.mean(axis=0) if self._trends.size else np.zeros(self._trends.shape[1])

@@ -134,8 +134,7 @@ class GaussianProposer:
         met = np.array([all(v <= 0 for v in r.violations or ()) for _, r in measured], dtype=bool)
         if not met.any():
             # nothing allowed was found yet: look where it is likely, at what promises most there
-            promise = np.array(means).sum(axis=0)
-            return np.asarray(likely * (1.0 + 0.1 * (promise - promise.min()) / (np.ptp(promise) or 1.0)))
+            return np.asarray(likely * self._promise(means) + 1e-300)
         gains = np.array(at_observed).T
         if len(means) == 1:
             worth = expected_improvement(means[0], spreads[0], float(gains[met].max()))
@@ -144,6 +143,16 @@ class GaussianProposer:
             reference = gains[met].min(axis=0) - 0.1 * np.maximum(np.ptp(gains[met], axis=0), 0.05)
             worth = expected_hypervolume(np.array(means).T, np.array(spreads).T, front, reference)
         return np.asarray(worth * likely + 1e-300)
+
+    def _promise(self, means: Sequence[Array]) -> Array:
+        """What each candidate is worth if it is allowed: the product of its shares of the best in each objective."""
+        promise = np.ones(len(means[0]))
+        for objective, mean in zip(self._objectives, means, strict=True):
+            if objective.kind == "share":
+                promise *= 0.1 + 0.9 * (mean - mean.min()) / (np.ptp(mean) or 1.0)
+            else:
+                promise *= np.exp(mean - mean.max())
+        return promise
 
     def _objective(
         self,
@@ -231,11 +240,19 @@ class GaussianProposer:
             trends=trends_at,
             doubt=np.array([1.0 / math.sqrt(max(r.fidelity, 0.01)) for _, r in measured]),
             hyper=keep,
-            scale=_scale(y, trends),
+            scale=float(np.std(y)),
+            rough=self._roughness(name) if trends.shape[1] else None,
         )
         if keep is None:
             self._hyper[which] = (len(y), model.hyper)
         return model
+
+    def _roughness(self, name: tuple[str, int]) -> float:
+        """How far the predictions say they are off, on average; of limits as of objectives."""
+        kind, k = name
+        known = [p for found in self._predicted.values() for p in found if p is not None]
+        spreads = [p.spread[k if kind == "objective" else 0] for p in known[:: max(len(known) // 100, 1)]]
+        return float(np.mean(spreads)) if spreads else 0.3
 
     # ── what was predicted ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -372,12 +389,5 @@ class GaussianProposer:
 
 
 def _squeezed(violation: float) -> float:
-    """A violation with its sign and zero kept and its extremes tamed."""
-    return math.copysign(math.log1p(abs(violation)), violation)
-
-
-def _scale(y: Array, trends: Array) -> float:
-    """The size of a usual difference while little was measured: what was predicted, or seen."""
-    if trends.shape[1]:
-        return float(np.std(trends.sum(axis=1))) if len(y) < _FIRST + 1 else 0.0
-    return float(np.std(y))
+    """A violation with its extremes cut off: how hopeless a hopeless one is says nothing."""
+    return min(max(violation, -3.0), 3.0)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bench", "EngineHost", "Failed", "Hosted", "TrialResult", "Workload", "request_for"]
 
-WARM_UP = WarmUpRule(requests=4, seconds=1.5, cap_s=3.0, span_s=1.0, drift=0.25, spread=0.4)
+WARM_UP = WarmUpRule(requests=4, seconds=1.0, cap_s=2.0, span_s=0.75, drift=0.25, spread=0.4)
 """Once a launch: readiness has already had a real completion; this pages weights in and fills every slot."""
 WARM_UP_TOKENS = 16
 

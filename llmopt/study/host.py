@@ -9,7 +9,6 @@ from typing import Any
 
 from llmopt.engines.base import Engine
 from llmopt.engines.launch import Phase, launch
-from llmopt.errors import DoesNotFit
 from llmopt.hardware.sampler import PeakSampler
 from llmopt.models.memory_fit import memory_fit
 from llmopt.records import Configuration, Hardware, ModelInfo, Task
@@ -72,11 +71,5 @@ class StudyHost:
 
     def _admit(self, configuration: Configuration) -> None:
         fit = memory_fit(self.engine.name, self.model, configuration.launch, self.hardware, self.task)
-        limit = fit.available_bytes * (SAFE_SHARE if self._safe else 1.0)
-        if not fit.fits or fit.total_bytes > limit:
-            raise DoesNotFit(
-                "study.does_not_fit",
-                need=f"{fit.total_bytes / 1e9:.2f}",
-                have=f"{limit / 1e9:.2f}",
-                model=self.model.name,
-            )
+        if fit.fits is False or (self._safe and fit.needed_bytes > SAFE_SHARE * fit.available_bytes):
+            raise fit.error()

@@ -65,11 +65,11 @@ def test_json_lines_only_on_standard_output(cli):
 
 
 def test_a_time_limit_is_kept_with_a_result(cli):
-    ran = cli.run(*DRY, "--trials", "5000", "--timeout", "25", env=FAST)
+    ran = cli.run(*DRY, "--trials", "5000", "--timeout", "100", env=FAST)
     assert ran.code == 0, ran.err
     found = result(cli)
     assert found["stopped_by"] == "time"
-    assert found["elapsed_s"] <= 25 * 1.2
+    assert found["elapsed_s"] <= 100 * 1.1
 
 
 def test_ctrl_c_prints_how_to_continue_and_the_continuation_repeats_nothing(cli, wait_for):
