@@ -31,7 +31,7 @@ from llmopt.records import Load, Task
 from llmopt.runtime.guardian import Guardian
 from llmopt.runtime.http import request
 
-WORDS = "one two three four five six seven eight nine ten river stone apple cloud green light water paper".split()
+WORDS = ("one", "two", "three", "four", "five", "six", "river", "stone", "apple", "cloud", "green", "light", "water")
 
 
 def spread(count: int, seed: int = 7) -> list[dict[str, object]]:
@@ -72,7 +72,7 @@ def complete(point: dict[str, object]) -> dict[str, object]:
 async def load(running, settings) -> tuple[dict[str, int], int]:
     """Work every slot at once through a prompt of most of its share; returns the tree's peak and the longest prompt."""
     share = int(settings["context"]) // int(settings["slots"])
-    words = min(share - 40, 1100)
+    words = min(int((share - 40) * 0.7), 1100)  # some words are two tokens
     peak = {"anonymous": 0, "file": 0}
     done = asyncio.Event()
 

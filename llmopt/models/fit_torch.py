@@ -91,12 +91,12 @@ def paged_parts(model: ModelInfo, settings: Settings, hardware: Hardware, task: 
     share = float(settings.get("gpu_memory_utilization") or _UTILISATION)
     budget = share * min(device.total_bytes for device in hardware.devices) * together
     left = budget - weights - activations - fixed - collective
-    kv = max(left, sequence * ranks)  # a launch that cannot hold one sequence is over the budget, and refused
+    one = round(sequence * ranks)
     return tuple(
         part
         for part in (
             Part(name="weights", size_bytes=weights, place="device"),
-            Part(name="kv", size_bytes=round(kv), place="device"),
+            Part(name="kv", size_bytes=max(one, round(left)), least_bytes=one, place="device"),
             Part(name="compute", size_bytes=activations, place="device"),
             Part(name="graphs", size_bytes=fixed - _LIBRARY_BYTES * together, place="device"),
             Part(name="communication", size_bytes=collective, place="device"),

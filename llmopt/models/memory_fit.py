@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from llmopt.errors import DoesNotFit
+from llmopt.messages import t
 from llmopt.records import Hardware, ModelInfo, Settings, Task
 
 __all__ = ["NO_CORRECTION", "Correction", "MemoryFit", "Part", "learn_correction", "memory_fit"]
@@ -30,6 +31,8 @@ class Part:
     size_bytes: int
     place: Literal["host", "device"] = "host"
     mapped: bool = False
+    least_bytes: int | None = None
+    """What it can do with, where an engine takes as much as it is allowed (a paged KV cache)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,7 @@ def memory_fit(
         values = {"model": model.name, "engine": engine_name}
         verdict = "fit.remote" if engine_name in _NOTHING_HERE else "fit.unknown"
         fits = True if engine_name in _NOTHING_HERE else None
-        available = _host_available(hardware)
+        available = _device_available(hardware, settings) if hardware.devices else _host_available(hardware)
         return MemoryFit(
             parts=(),
             total_bytes=0,
@@ -128,25 +131,29 @@ def _corrected(part: Part, factor: float) -> Part:
 
 
 def _judge(model: ModelInfo, parts: tuple[Part, ...], hardware: Hardware, settings: Settings) -> MemoryFit:
-    host = sum(part.size_bytes for part in parts if part.place == "host")
-    device = sum(part.size_bytes for part in parts if part.place == "device")
+    host = sum(_least(part) for part in parts if part.place == "host")
+    device = sum(_least(part) for part in parts if part.place == "device")
     places = [(host, _host_available(hardware), "RAM")]
     if device:
         places.append((device, _device_available(hardware, settings), "GPU"))
     needed, available, where = max(places, key=lambda place: place[0] / max(1, place[1]))
     fits = needed <= available * (1 - MARGIN)
+    taken = sum(part.size_bytes for part in parts if part.place == "device")
+    free = _device_available(hardware, {**settings, "gpu_memory_utilization": None})
+    if fits and taken > free:  # an engine that is allowed more than is free refuses to start
+        needed, available, where, fits = taken, free, "GPU", False
     largest = max(parts, key=lambda part: part.size_bytes)
     values = {
         "model": model.name,
         "place": where,
         "needed_mb": math.ceil(needed / _MIB),
         "available_mb": available // _MIB,
-        "largest": largest.name,
+        "largest": t(f"fit.part.{largest.name}"),
         "largest_mb": largest.size_bytes // _MIB,
     }
     return MemoryFit(
         parts=parts,
-        total_bytes=host + device,
+        total_bytes=sum(part.size_bytes for part in parts),
         needed_bytes=needed,
         available_bytes=available,
         fits=fits,
@@ -155,15 +162,20 @@ def _judge(model: ModelInfo, parts: tuple[Part, ...], hardware: Hardware, settin
     )
 
 
+def _least(part: Part) -> int:
+    return part.size_bytes if part.least_bytes is None else part.least_bytes
+
+
 def _host_available(hardware: Hardware) -> int:
     memory = hardware.memory
     return min(memory.available_bytes, memory.usable_bytes)
 
 
 def _device_available(hardware: Hardware, settings: Settings) -> int:
-    """Free memory of the devices the launch may use: tensor × pipeline many, else all."""
+    """Free memory of the devices the launch may use: tensor × pipeline many, else all; never above an allowed share."""
     ranks = int(settings.get("tensor_parallel") or 1) * int(settings.get("pipeline_parallel") or 1)
-    free = sorted((device.free_bytes for device in hardware.devices), reverse=True)
+    share = float(settings.get("gpu_memory_utilization") or 1)
+    free = sorted((min(d.free_bytes, round(d.total_bytes * share)) for d in hardware.devices), reverse=True)
     used = free[:ranks] if "tensor_parallel" in settings else free
     return min(used) * len(used) if used else 0
 
