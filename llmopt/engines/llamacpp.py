@@ -1,4 +1,4 @@
-"""llama.cpp: the embedded server of the wheel, described by ``llama-server``'s own command line."""
+"""llama.cpp: the embedded server of the wheel or a native one, described by ``llama-server``'s own command line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from llmopt.engines import llamacpp_defaults as defaults
 from llmopt.engines.base import SERVER_REQUEST_SETTINGS, RunFolder
+from llmopt.engines.llamacpp_native import NativeServer, native_server
 from llmopt.engines.probing import worker
 from llmopt.engines.sizing import (
     alias_of,
@@ -21,6 +22,7 @@ from llmopt.engines.sizing import (
     usable_threads,
 )
 from llmopt.records import (
+    Endpoint,
     Hardware,
     InferenceParams,
     Installation,
@@ -57,7 +59,22 @@ ALWAYS = (
     "flash_attention",
     "speculation",
 )
-SOMETIMES = ("spec_lookup", "spec_draft", "wait_policy", "poll", "prefix_cache", "cache_reuse", "gpu_layers")
+SOMETIMES = (
+    "spec_lookup",
+    "spec_draft",
+    "wait_policy",
+    "poll",
+    "prefix_cache",
+    "cache_reuse",
+    "gpu_layers",
+    "split_mode",
+    "cpu_expert_layers",
+)
+OURS = (
+    *("--cors-origins", "localhost", "--no-cors-credentials", "--no-ui", "--offline"),
+    *("--metrics", "--slots", "--seed", "0", "--threads-http", str(defaults.HTTP_THREADS)),
+)
+"""What a measured server is given beside its settings: closed to browsers, open to our watching."""
 OPTIONS = {
     "threads": "--threads",
     "threads_batch": "--threads-batch",
@@ -70,6 +87,8 @@ OPTIONS = {
     "cache_type_v": "--cache-type-v",
     "flash_attention": "--flash-attn",
     "gpu_layers": "--gpu-layers",
+    "split_mode": "--split-mode",
+    "cpu_expert_layers": "--n-cpu-moe",
 }
 
 
@@ -96,13 +115,22 @@ class LlamaCpp:
     request_settings = SERVER_REQUEST_SETTINGS
 
     def installation(self) -> Installation:
-        """The wheel's version, from its metadata: the library itself is loaded by the worker only."""
-        try:
-            version = metadata.version("xllamacpp")
-        except metadata.PackageNotFoundError:
+        """A configured llama-server, else the wheel (by its metadata: the library is loaded by the worker only)."""
+        native = _native()
+        if native is not None:
+            old = None if native.new_enough else "engines.llama_server_old"
+            return Installation(
+                engine=self.name,
+                available=old is None,
+                version=native.version,
+                command=(native.path,),
+                build="native",
+                why_not=old,
+            )
+        version = _wheel_version()
+        if version is None:
             return Installation(engine=self.name, available=False, why_not="engines.llamacpp_missing")
-        command = (sys.executable, str(worker("llamacpp_server.py")))
-        return Installation(engine=self.name, available=True, version=version, command=command, build="embedded")
+        return Installation(engine=self.name, available=True, version=version, command=_embedded(), build="embedded")
 
     def supports(self, model: ModelInfo) -> str | None:
         """GGUF files only."""
@@ -154,20 +182,7 @@ class LlamaCpp:
                 only_if={"speculation": (*LOOKUP_DRAFTERS, "ngram-mod")},
             ),
         ]
-        if defaults.OPENMP:
-            parameters.append(launch_parameter("wait_policy", tuple(WAIT_ENV)))
-        else:
-            parameters.append(launch_parameter("poll", (0, defaults.POLL, 100), ordinal=True))
-        if task.prefix_cache:
-            caching = {"prefix_cache": (True,)}
-            parameters.append(launch_parameter("prefix_cache", (True, False), changes_answers=True))
-            parameters.append(
-                launch_parameter("cache_reuse", (0, 256), ordinal=True, changes_answers=True, only_if=caching)
-            )
-        if defaults.offloads(hardware):
-            everything = defaults.all_layers(model)
-            parameters.append(launch_parameter("gpu_layers", (0, everything // 2, everything), ordinal=True))
-        return tuple(parameters)
+        return (*parameters, *_surroundings(task), *_offloading(model, hardware))
 
     def baseline(self, model: ModelInfo, hardware: Hardware, task: Task) -> Settings:
         """Plain ``llama-server -m MODEL``: see ``llamacpp_defaults.plain``."""
@@ -197,31 +212,26 @@ class LlamaCpp:
         return next((f"engines.conflict_{rule}" for rule, broken in rules.items() if broken), None)
 
     def plan(self, model: ModelInfo, settings: Settings, run: RunFolder) -> LaunchPlan:
-        """The embedded server under ``llama-server``'s options, none left to its own defaults."""
+        """The server under ``llama-server``'s options, none left to its own defaults."""
         require(settings, ALWAYS, SOMETIMES)
         endpoint = replace(run.endpoint, model=alias_of(model))
-        host = ("--host", endpoint.socket_path) if endpoint.socket_path else ("--host", endpoint.host, "--port")
-        where = host if endpoint.socket_path else (*host, str(endpoint.port))
         options = ("--model", model.path, "--alias", endpoint.model, *_options(settings))
         keyed = ("--api-key-file", "/dev/stdin") if endpoint.api_key else ()
-        closed = ("--cors-origins", "localhost", "--no-cors-credentials", "--no-ui", "--offline")
-        watched = ("--metrics", "--slots", "--seed", "0", "--threads-http", str(defaults.HTTP_THREADS))
+        told = (*options, *_where(endpoint), *keyed, *OURS)
+        native = _native()
         wait = WAIT_ENV[str(settings.get("wait_policy", "default"))]
         shell = ("env", *(f"{name}={value}" for name, value in wait.items())) if wait else ()
         return LaunchPlan(
             engine=self.name,
-            argv=(
-                sys.executable,
-                str(worker("llamacpp_server.py")),
-                *options,
-                *(str(part) for part in where),
-                *keyed,
-                *closed,
-                *watched,
-            ),
+            argv=(native.path, *native.accepted(told)) if native else (*_embedded(), *told),
             env={"PYTHONSAFEPATH": "1", **wait},
             endpoint=endpoint,
-            command=(*shell, "llama-server", *options, "--host", "127.0.0.1", "--port", "8080"),
+            command=(
+                *shell,
+                "llama-server",
+                *(native.accepted(options) if native else options),
+                *("--host", "127.0.0.1", "--port", "8080"),
+            ),
             settings=dict(settings),
             stdin=f"{endpoint.api_key}\n" if endpoint.api_key else None,
             port_from_log=r"listening on http://[^:\s]+:(\d+)" if not endpoint.socket_path else None,
@@ -234,6 +244,56 @@ class LlamaCpp:
     def remembers(self, settings: Settings) -> bool:
         """Whether a slot keeps its last prompt."""
         return bool(settings.get("prefix_cache"))
+
+
+def _surroundings(task: Task) -> list[Parameter]:
+    """How threads wait, and what is kept between requests where that is what is tested."""
+    waiting = launch_parameter("poll", (0, defaults.POLL, 100), ordinal=True)
+    parameters = [launch_parameter("wait_policy", tuple(WAIT_ENV)) if defaults.OPENMP else waiting]
+    if task.prefix_cache:
+        caching = {"prefix_cache": (True,)}
+        parameters += [
+            launch_parameter("prefix_cache", (True, False), changes_answers=True),
+            launch_parameter("cache_reuse", (0, 256), ordinal=True, changes_answers=True, only_if=caching),
+        ]
+    return parameters
+
+
+def _offloading(model: ModelInfo, hardware: Hardware) -> list[Parameter]:
+    """What goes to the GPUs, where the build can use them."""
+    devices = defaults.offload_devices(hardware)
+    if not devices:
+        return []
+    everything, layers = defaults.all_layers(model), model.layers or 0
+    halves = (0, everything // 2, everything)
+    parameters = [launch_parameter("gpu_layers", halves, ordinal=True, changes_answers=True)]
+    if devices > 1:
+        parameters.append(launch_parameter("split_mode", ("layer", "row", "none"), changes_answers=True))
+    if model.experts and layers:
+        experts = (0, layers // 2, layers)
+        parameters.append(launch_parameter("cpu_expert_layers", experts, ordinal=True, changes_answers=True))
+    return parameters
+
+
+def _wheel_version() -> str | None:
+    try:
+        return metadata.version("xllamacpp")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _native() -> NativeServer | None:
+    return native_server(only_if_configured=_wheel_version() is not None)
+
+
+def _embedded() -> tuple[str, ...]:
+    return (sys.executable, str(worker("llamacpp_server.py")))
+
+
+def _where(endpoint: Endpoint) -> tuple[str, ...]:
+    if endpoint.socket_path:
+        return ("--host", endpoint.socket_path)
+    return ("--host", endpoint.host, "--port", str(endpoint.port))
 
 
 def _kv_quantisable(model: ModelInfo) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
+from llmopt.engines.llamacpp_native import native_server
 from llmopt.engines.probing import ask_json
 from llmopt.engines.sizing import round_up, streams_of, usable_threads
 from llmopt.models.kv_cache import kv_bytes_per_token
 from llmopt.records import DeviceType, Hardware, ModelInfo, Settings, SettingValue, Strategy, Task
 
-__all__ = ["OPENMP", "all_layers", "offloads", "plain", "preset"]
+__all__ = ["OPENMP", "all_layers", "offload_devices", "plain", "preset"]
 
 OPENMP = sys.platform == "linux"
 """The Linux wheel is built with OpenMP: there llama.cpp's own polling has no effect, OpenMP's wait policy has."""
@@ -64,12 +65,16 @@ def all_layers(model: ModelInfo) -> int:
     return (model.layers or 998) + 1
 
 
-def offloads(hardware: Hardware) -> bool:
-    """Whether this machine has a GPU and the installed build can use one (asked of the build, once)."""
-    if not any(device.kind in GPUS for device in hardware.devices):
-        return False
+def offload_devices(hardware: Hardware) -> int:
+    """How many GPUs of this machine the build in use can compute on (asked of the build, once); 0 for a CPU build."""
+    present = sum(device.kind in GPUS for device in hardware.devices)
+    if not present:
+        return 0
+    native = native_server(only_if_configured=True)
+    if native is not None:
+        return min(present, len(native.devices))
     build = ask_json("llamacpp_server.py", "version")
-    return build is not None and any(device["name"] != "CPU" for device in build["devices"])
+    return min(present, sum(device["name"] != "CPU" for device in build["devices"])) if build else 0
 
 
 def _common(task: Task, *, threads: int, threads_batch: int) -> dict[str, SettingValue]:
@@ -92,7 +97,13 @@ def _batches(context: int) -> dict[str, SettingValue]:
 
 
 def _gpu(model: ModelInfo, hardware: Hardware) -> dict[str, SettingValue]:
-    return {"gpu_layers": all_layers(model)} if offloads(hardware) else {}
+    """Everything on the GPUs, layer by layer: what ``--gpu-layers auto`` does where it fits."""
+    devices = offload_devices(hardware)
+    if not devices:
+        return {}
+    settings: dict[str, SettingValue] = {"gpu_layers": all_layers(model)}
+    settings |= {"split_mode": "layer"} if devices > 1 else {}
+    return settings | ({"cpu_expert_layers": 0} if model.experts and model.layers else {})
 
 
 def _slots(hardware: Hardware, strategy: Strategy | None) -> int:
@@ -110,7 +121,7 @@ def _bounded_context(model: ModelInfo, hardware: Hardware, task: Task) -> int:
     per_token = kv_bytes_per_token(model)
     if per_token is None:
         return context
-    free = max((device.free_bytes for device in hardware.devices), default=0) if offloads(hardware) else 0
+    free = max((device.free_bytes for device in hardware.devices), default=0) if offload_devices(hardware) else 0
     budget = MEMORY_SHARE * (free or hardware.memory.available_bytes) - (model.weight_bytes or 0)
     least = round_up(task.context_tokens, CONTEXT_UNIT)
     while context * per_token > budget and context // 2 >= least:
