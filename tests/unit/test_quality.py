@@ -202,7 +202,7 @@ def test_where_all_levels_are_saturated_all_keep_their_weight():
 # ── evaluators ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("kind", ["numeric", "qa", "exact", "char_f1", "choice", "json", "instructions"])
+@pytest.mark.parametrize("kind", ["numeric", "qa", "exact", "char_f1", "choice", "json", "instructions", "open", "lm_eval"])
 def test_built_in_scorers_keep_the_protocol(kind):
     scorer = scorer_for(kind)
     assert isinstance(scorer, Scorer)
@@ -316,3 +316,10 @@ def test_a_schema_we_cannot_check_is_refused():
     with pytest.raises(DataError) as caught:
         quality.score(item, sample("{}", item="j"))
     assert caught.value.values["keyword"] == "unevaluatedItems"
+
+
+def test_an_open_question_without_a_reference_only_tells_how_it_ended():
+    item = Item(id="o", question="가을에 대해 쓰세요.", kind="open")
+    assert quality.score(item, sample("가을 하늘이 높다.", item="o")).value == 1.0
+    cut = quality.score(item, sample("가을 하늘이", item="o", finish_reason="length"))
+    assert (cut.status, cut.value) == (AnswerStatus.TRUNCATED, 0.0)

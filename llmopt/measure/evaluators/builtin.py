@@ -16,7 +16,7 @@ from llmopt.measure.answers.reply import Reading, Reply, read_reply
 from llmopt.measure.answers.units import convert
 from llmopt.records import Item, Sample
 
-__all__ = ["Agreement", "CharF1", "Choice", "Exact", "Numeric", "Qa"]
+__all__ = ["Agreement", "Answered", "CharF1", "Choice", "Exact", "Numeric", "Qa"]
 
 
 class Numeric:
@@ -105,6 +105,17 @@ class Choice:
         del sample
         letter, rule = read_choice(reply.text, item.options)
         return Reading(float(letter is not None and letter in item.answers), letter, rule)
+
+
+class Answered:
+    """Open questions without a reference run: an answer is an answer. ``Agreement`` says more once there is one."""
+
+    name = "open"
+
+    def read(self, item: Item, reply: Reply, sample: Sample) -> Reading:
+        """1.0 for every reply; statuses (cut off, empty, refused, wrong language) tell what can be told."""
+        del item, sample
+        return Reading(float(bool(reply.text)), reply.text or None, "answered")
 
 
 class Agreement:

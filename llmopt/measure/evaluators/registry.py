@@ -22,6 +22,7 @@ _SCORERS: Mapping[str, str] = {
     "char_f1": "llmopt.measure.evaluators.builtin:CharF1",
     "choice": "llmopt.measure.evaluators.builtin:Choice",
     "instructions": "llmopt.measure.evaluators.instructions:Instructions",
+    "open": "llmopt.measure.evaluators.builtin:Answered",
     "lm_eval": "llmopt.measure.evaluators.lm_eval:LmEval",
     "json": "llmopt.measure.evaluators.json_schema:JsonSchema",
 }
