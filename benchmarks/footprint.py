@@ -2,8 +2,8 @@
 
     python benchmarks/footprint.py [--runs 15] [--install] [--out FILE]
 
-Start-up times are medians of interleaved runs, given as ratios to ``python -c pass`` of the same interpreter in the same
-minute. ``--install`` builds a fresh environment from the package index and weighs it (no weights are fetched).
+Start-up times are medians of interleaved runs, given as ratios to ``python -c pass`` of the same interpreter in the
+same minute. ``--install`` builds a fresh environment from the package index and weighs it (no weights are fetched).
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from llmopt.cli.options import Output, debug_option, json_option, lang_option, option
+from llmopt.cli.progress import size
 from llmopt.cli.tables import table
 from llmopt.messages import t
 from llmopt.paths import Workspace
@@ -42,19 +43,29 @@ def _results(workspace: Workspace) -> Rows:
 
 def _models(workspace: Workspace) -> Rows:
     from llmopt.hardware.probe import probe
+    from llmopt.models.catalogue import find_model, model_names
     from llmopt.models.fit_table import fit_table
 
-    rows = [
-        {
-            "model": row.name,
-            "parameters": f"{row.parameters / 1e9:.3g} B" if row.parameters else "–",
-            "fits": row.precision or t("list.no"),
-            "why": row.why,
-            "license": row.license or "–",
-        }
-        for row in fit_table(probe(), workspace)
-    ]
-    return rows, ("model", "parameters", "fits", "why")
+    entries = {name: find_model(name, workspace) for name in model_names(workspace)}
+    rows = []
+    for row in fit_table(entries.values(), probe()):
+        facts = entries[row.name].facts
+        rows.append(
+            {
+                "model": row.name,
+                "parameters": f"{facts.parameters / 1e9:.3g} B" if facts.parameters else "–",
+                "fits": row.precision if row.fits else t("list.no"),
+                "needs": size(row.needed_bytes),
+                "why": _sentence(row.verdict, row.values),
+                "license": facts.license,
+                "path": entries[row.name].path,
+            }
+        )
+    return rows, ("model", "parameters", "fits", "needs")
+
+
+def _sentence(key: str, values: dict[str, Any]) -> str:
+    return t(key, **values)
 
 
 def _datasets(workspace: Workspace) -> Rows:
