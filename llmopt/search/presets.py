@@ -1,19 +1,12 @@
-"""Request settings: what is searched, and where each strategy starts (the specification's table)."""
+"""Request settings: what of them is searched."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmopt.records import InferenceParams, Parameter, SettingValue, Strategy
+from llmopt.records import Parameter, SettingValue
 
-__all__ = ["STRATEGY_REQUEST", "request_parameters"]
-
-STRATEGY_REQUEST: dict[Strategy, InferenceParams] = {
-    Strategy.ACCURACY: InferenceParams(temperature=0.1, top_p=0.3, top_k=10),
-    Strategy.CREATIVITY: InferenceParams(temperature=0.8, top_p=0.9, top_k=50),
-    Strategy.SPEED: InferenceParams(temperature=0.0),
-}
-"""Sampling of each strategy; ``speed`` is about the engine, so it samples greedily."""
+__all__ = ["request_parameters"]
 
 _TEMPERATURES: tuple[SettingValue, ...] = (0.0, 0.1, 0.3, 0.7, 0.8, 1.0)
 _SAMPLED = _TEMPERATURES[1:]

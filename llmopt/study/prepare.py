@@ -9,6 +9,7 @@ from llmopt.config.settings import SettingsView
 from llmopt.engines.base import Engine
 from llmopt.engines.registry import choose_engine
 from llmopt.errors import DataError, EngineMissing
+from llmopt.hardware.defaults import STRATEGY_SAMPLING
 from llmopt.hardware.probe import probe
 from llmopt.models.catalogue import find_model
 from llmopt.models.entry import ModelEntry
@@ -17,7 +18,6 @@ from llmopt.models.weights import WeightsFormat, ensure_weights
 from llmopt.objective import Constraint, Goal, parse_constraints, parse_objectives, strategy_goal
 from llmopt.paths import Workspace
 from llmopt.records import Configuration, Dataset, Hardware, InferenceParams, Item, Load, ModelInfo, Task, digest
-from llmopt.search.presets import STRATEGY_REQUEST
 from llmopt.search.trial import Workload
 from llmopt.study.request import StudyRequest
 from llmopt.workload.datasets import load_dataset, subset
@@ -75,7 +75,8 @@ class Prepared:
     def preset(self, task: Task) -> Configuration:
         """The specification's defaults for this hardware and strategy."""
         strategy = self.request.strategy
-        sampling = STRATEGY_REQUEST[strategy] if strategy else InferenceParams(temperature=0.0)
+        greedy = InferenceParams(temperature=0.0)
+        sampling = STRATEGY_SAMPLING.get(strategy, greedy) if strategy else greedy
         launch = self.engine.preset(self.model, self.hardware, task, strategy)
         return Configuration(
             engine=self.engine.name, launch=launch, request=replace(sampling, prompt_form=DEFAULT_FORM)
