@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["UNKNOWN", "Ending", "Failure", "classify", "find_failure", "find_notices"]
 
 UNKNOWN = "UNKNOWN"
-_HEAD = 1 << 20
-_TAIL = 4 << 20
+_HEAD = 256 << 10
+_TAIL = 1 << 20
 _LAST_LINES = 30
 _LINE_LENGTH = 400
 _AROUND = 2000
