@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmopt.errors import SettingsError
+from llmopt.errors import LlmoptError, SettingsError, UsageError
 from llmopt.paths import Workspace
 
 __all__ = [
@@ -56,7 +56,7 @@ class SettingSpec:
         return "LLMOPT_" + self.name.upper()
 
     def check(self, value: Any, origin: str) -> Any:
-        """``value`` as this setting's type, or a SettingsError naming the setting, the value and its origin."""
+        """``value`` as this setting's type, or a SettingsError (UsageError for a flag) with value and origin."""
         if value is None and self.default is None:
             return None
         kind: Any = (int, float) if self.kind is float else self.kind
@@ -86,7 +86,10 @@ class SettingSpec:
         bounds += "" if self.high is None else f" ≤ {self.high:g}"
         return self.kind.__name__ + bounds
 
-    def _bad(self, value: Any, origin: str) -> SettingsError:
+    def _bad(self, value: Any, origin: str) -> LlmoptError:
+        if origin == FLAG:
+            option = "--" + self.name.replace("_", "-")
+            return UsageError("settings.bad_flag", option=option, value=value, expected=self.expected)
         return SettingsError("settings.bad_value", name=self.name, value=value, origin=origin, expected=self.expected)
 
 
@@ -121,6 +124,8 @@ SPECS: tuple[SettingSpec, ...] = (
     SettingSpec(name="sglang_command", kind=str, default=None),
     SettingSpec(name="llama_server_command", kind=str, default=None),
 )
+FLAG = "flag"
+"""The origin of a value given on the command line."""
 _BY_NAME = {spec.name: spec for spec in SPECS}
 
 
@@ -168,7 +173,7 @@ def load_settings(
                 put(spec.name, spec.parse(source[spec.variable], origin), origin)
     for name, value in (flags or {}).items():
         if value is not None:
-            put(name, _BY_NAME[name].check(value, "flag"), "flag")
+            put(name, _BY_NAME[name].check(value, FLAG), FLAG)
     return SettingsView(values, origins, engine_environment(dotenv, environ))
 
 

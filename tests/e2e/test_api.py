@@ -106,6 +106,7 @@ def run(cli, source):
         env=environment,
         capture_output=True,
         text=True,
+        check=False,
         timeout=120,
     )
 
