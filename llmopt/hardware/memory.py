@@ -15,12 +15,14 @@ from llmopt.hardware.levels import (
 from llmopt.hardware.release import Baseline, ReleaseReport, prove_release, take_baseline
 from llmopt.hardware.sampler import MemoryTrace, PeakSampler, TracePoint
 from llmopt.hardware.stats import DeviceStats, MemoryReader, MemoryStats, get_memory_stats
+from llmopt.hardware.supervision import LaunchMemory, WatchedLaunch
 from llmopt.hardware.tree import TreeMemory, shared_segments, tree_memory
 
 __all__ = [
     "Baseline",
     "DeviceStats",
     "Guard",
+    "LaunchMemory",
     "LevelChange",
     "MemoryActions",
     "MemoryLevel",
@@ -37,6 +39,7 @@ __all__ = [
     "ResourceManager",
     "TracePoint",
     "TreeMemory",
+    "WatchedLaunch",
     "get_memory_stats",
     "get_resource_manager",
     "memory_guard",

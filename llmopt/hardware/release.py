@@ -185,8 +185,7 @@ def _exists(machine: Machine, path: str) -> bool:
 
 def _device_state(device: Device, library: DeviceLibrary, baseline: Baseline) -> DeviceRelease | None:
     before = baseline.device_bytes.get(device.uuid)
-    # one pool with the host's: other programs' use of RAM moves it, so there the process tree is the proof
-    if before is None or device.unified_memory:
+    if before is None:
         return None
     try:
         used = library.memory(device).used_bytes
