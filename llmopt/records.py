@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
-from importlib.metadata import entry_points
 from typing import Any, Literal, TypeAlias
 
 __all__ = [
@@ -80,6 +79,8 @@ class ModelType(str, Enum):
 
     @classmethod
     def _missing_(cls, value: object) -> ModelType | None:
+        from importlib.metadata import entry_points  # noqa: PLC0415 - only for names that are not ours
+
         if not isinstance(value, str) or not any(ep.name == value for ep in entry_points(group=ENGINE_GROUP)):
             return None
         member = str.__new__(cls, value)

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from llmopt.cli.options import Output, debug_option, json_option, lang_option, option
-from llmopt.cli.progress import size
 from llmopt.cli.tables import table
 from llmopt.messages import t
 from llmopt.paths import Workspace
+from llmopt.report.words import size
 
 __all__ = ["command"]
 

@@ -10,12 +10,14 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
 from llmopt.messages import t
-from llmopt.study.events import Event
+from llmopt.report.words import size
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["JsonLines", "LivePanel", "PlainLines", "describe", "duration", "size", "view_for"]
+    from llmopt.study.events import Event
+
+__all__ = ["JsonLines", "LivePanel", "PlainLines", "describe", "duration", "view_for"]
 
 BAR_CELLS = 24
 RECENT_LINES = 6
@@ -31,16 +33,6 @@ def duration(seconds: float | None) -> str:
     if hours:
         return f"{hours}h {minutes:02d}m"
     return f"{minutes}m {secs:02d}s" if minutes else f"{secs}s"
-
-
-def size(number_of_bytes: float | None) -> str:
-    """``639 MB`` (decimal units, as the limits of ``--constraint``); a dash where it is not known."""
-    if number_of_bytes is None:
-        return "–"
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number_of_bytes >= factor:
-            return f"{number_of_bytes / factor:.3g} {unit}"
-    return f"{number_of_bytes:.0f} B"
 
 
 def describe(settings: Mapping[str, Any]) -> str:

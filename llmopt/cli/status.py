@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmopt.cli.options import Output, debug_option, json_option, lang_option, option
-from llmopt.cli.progress import size
 from llmopt.messages import t
 from llmopt.paths import Workspace
+from llmopt.report.words import size
 
 if TYPE_CHECKING:
     from llmopt.hardware.stats import MemoryStats
