@@ -4,8 +4,8 @@
     python benchmarks/client_honesty.py --real --model smollm2-135m  (30 real A/A comparisons, about 40 minutes)
 
 Simulated: 200 comparisons of equal configurations, and 200 with a true difference of twice the noise floor; speed over
-four launch pairs, quality over 120 items in 40 templates. Real: every comparison launches the same engine eight times in
-ABBA order. At most 5 % may be called different (by an exact one-sided 95 % test: at most 15 of 200, 4 of 30).
+four launch pairs, quality over 120 items in 40 templates. Real: every comparison launches the same engine eight times
+in ABBA order. At most 5 % may be called different (by an exact one-sided 95 % test: at most 15 of 200, 4 of 30).
 """
 
 from __future__ import annotations
