@@ -85,7 +85,7 @@ async def drive(
     clock = clock or MonotonicClock()
     is_open = ramp is not None or (load.arrival != "closed" and load.rate is not None)
     driver = _Driver(client, load, clock, on_sample)
-    work = driver.open_loop(list(requests), ramp) if is_open else driver.closed_loop(iter(requests))
+    work = driver.open_loop(list(requests), ramp) if is_open else driver.closed_loop(requests)
     with _quiet_collector():
         try:
             async with asyncio.TaskGroup() as group:
@@ -141,22 +141,25 @@ class _Driver:
         """Streams of a closed loop."""
         return max(self.load.streams or 1, 1)
 
-    async def closed_loop(self, requests: Iterator[Request]) -> None:
+    async def closed_loop(self, requests: Iterable[Request]) -> None:
         """Every stream takes the next request as soon as its last one is answered."""
+        work: Iterator[tuple[Request, bytes]] = ((request, self.client.prepare(request)) for request in requests)
+        if isinstance(requests, Sequence):  # rendered ahead, so that rendering delays no other stream
+            work = iter(list(work))
         with contextlib.suppress(HttpError):  # nobody there: the first requests will say so
             await self.client.warm_connections(self.streams)
         self.started_s = self.window_start_s = self.clock.now_s()
         self.cpu_s = time.process_time()
         async with asyncio.TaskGroup() as group:
             for number in range(self.streams):
-                group.create_task(self._stream(requests), name=f"stream {number}")
+                group.create_task(self._stream(work), name=f"stream {number}")
 
-    async def _stream(self, requests: Iterator[Request]) -> None:
+    async def _stream(self, work: Iterator[tuple[Request, bytes]]) -> None:
         worked = False
-        for request in requests:
+        for request, payload in work:
             if self.gave_up:
                 break
-            await self._one(request.item_id, self.client.prepare(request), self.clock.now_s())
+            await self._one(request.item_id, payload, self.clock.now_s())
             worked = True
         if self.window_end_s is None and worked:
             self.window_end_s = self.clock.now_s()

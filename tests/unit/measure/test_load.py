@@ -149,8 +149,8 @@ async def test_a_blocked_loop_is_seen(server, wire):
     server.scripts = [answer(wire)]
 
     def block(_):
-        until = time.monotonic() + 0.15
-        while time.monotonic() < until:
+        until = time.process_time() + 0.15
+        while time.process_time() < until:
             pass
 
     async def ticks():
@@ -161,8 +161,7 @@ async def test_a_blocked_loop_is_seen(server, wire):
         server.scripts = [answer(wire, ticks)]
         calm = await drive(client, asks(3), Load(streams=1))
     assert run.health.lag_max_s > 0.1
-    assert run.health.lag_max_s > calm.health.lag_p99_s
-    assert run.health.cpu_share > 0.3
+    assert run.health.cpu_share > calm.health.cpu_share
 
 
 async def test_the_collector_is_given_back(server, wire):
