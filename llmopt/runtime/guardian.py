@@ -252,28 +252,23 @@ class Guardian:
         }
         try:
             child.pid = self.ask(request)["pid"]
-        except BaseException:
+        except EngineStartError:
             self._children.pop(tag, None)
+            raise
+        except BaseException:  # boundary: interrupted or unanswered, it may be started all the same
+            with contextlib.suppress(EngineError):
+                self._send({"op": "stop", "tag": tag, "grace_s": 0.0, "id": 0})
             raise
         return child
 
-    def ask(self, request: Mapping[str, Any], *, cap_s: float = ANSWER_CAP_S) -> dict[str, Any]:
+    def ask(self, request: Mapping[str, Any], *, cap_s: float | None = None) -> dict[str, Any]:
         """Send one request and wait for its answer. Raises EngineDied when the guardian is gone."""
-        if os.getpid() != self._owner:
-            raise EngineError("guardian.other_process")
         answer: Future[dict[str, Any]] = Future()
         number = next(self._numbers)
-        line = json.dumps({**request, "id": number}).encode() + b"\n"
-        with self._state:
-            if self._lost or self._closing:
-                raise EngineDied("guardian.lost")
-            self._answers[number] = answer
-            try:
-                self._channel.sendall(line)
-            except OSError:
-                raise EngineDied("guardian.lost") from None
+        self._answers[number] = answer
         try:
-            return self._await(answer, cap_s)
+            self._send({**request, "id": number})
+            return self._await(answer, ANSWER_CAP_S if cap_s is None else cap_s)
         finally:
             self._answers.pop(number, None)
 
@@ -301,6 +296,18 @@ class Guardian:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _send(self, request: Mapping[str, Any]) -> None:
+        if os.getpid() != self._owner:
+            raise EngineError("guardian.other_process")
+        line = json.dumps(request).encode() + b"\n"
+        with self._state:
+            if self._lost or self._closing:
+                raise EngineDied("guardian.lost")
+            try:
+                self._channel.sendall(line)
+            except OSError:
+                raise EngineDied("guardian.lost") from None
 
     def _await(self, answer: Future[dict[str, Any]], cap_s: float) -> dict[str, Any]:
         try:

@@ -105,16 +105,19 @@ class Guardian:
             return
         *lines, self._inbox = (self._inbox + received).split(b"\n")
         for line in lines:
-            request = json.loads(line)
-            try:
-                answer = self._answer(request)
-            except OSError as error:
-                self._say({"id": request["id"], "error": {"errno": error.errno, "text": str(error)}})
-            except Exception as error:  # noqa: BLE001 - boundary: one bad request must not end the guard of the others
-                self._say({"id": request["id"], "error": {"errno": None, "text": repr(error)}})
-            else:
-                if answer is not None:
-                    self._say({"id": request["id"], "ok": answer})
+            with contextlib.suppress(ValueError):  # half a line of an interrupted client; it will say nobody answered
+                self._serve_one(json.loads(line))
+
+    def _serve_one(self, request: Json) -> None:
+        try:
+            answer = self._answer(request)
+        except OSError as error:
+            self._say({"id": request["id"], "error": {"errno": error.errno, "text": str(error)}})
+        except Exception as error:  # noqa: BLE001 - boundary: one bad request must not end the guard of the others
+            self._say({"id": request["id"], "error": {"errno": None, "text": repr(error)}})
+        else:
+            if answer is not None:
+                self._say({"id": request["id"], "ok": answer})
 
     def _answer(self, request: Json) -> Json | None:
         if request["op"] == "spawn":

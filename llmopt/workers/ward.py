@@ -195,7 +195,7 @@ class Ward:
             ladder.step = "tree" if hurried or self._outlived(table) else "main"
             if ladder.step == "tree":
                 self._signal_tree(table, signal.SIGTERM)
-                ladder.deadline_s = now + min(TREE_GRACE_S, ladder.grace_s)
+                ladder.deadline_s = now + min(TREE_GRACE_S, ladder.grace_s / 2)
         elif ladder.step == "tree" and now >= ladder.deadline_s:
             ladder.step, ladder.deadline_s = "kill", now + REAP_CAP_S
         if ladder.step == "kill":

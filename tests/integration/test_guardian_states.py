@@ -103,6 +103,7 @@ class Supervision(RuleBasedStateMachine):
             assert child.poll() is None
             assert len(child.pids()) == size
         expected = {pid for child in self.living for pid in child.pids()}
+        self.seen |= expected  # a tree may have been seen first while one of its forks was under way
         until(lambda: {pid for pid in self.seen if alive(pid)} == expected, "no more and no fewer")
         records = self.folder / "guard"
         until(lambda: len(list(records.glob("*.json"))) == len(self.living), "a record for each, and no other")
