@@ -1,10 +1,15 @@
 import asyncio
+import contextlib
+import shutil
 import socket
+import ssl
+import subprocess
 import time
 
 import pytest
 
 from llmopt.records import Endpoint
+from llmopt.runtime import http
 from llmopt.runtime.http import HttpError, address, connect, request, request_head
 
 CHUNKED = ("Transfer-Encoding: chunked", "")
@@ -147,3 +152,69 @@ def test_an_address_reads_as_a_person_would_write_it():
     assert address(Endpoint(model="m", host="::1", port=1)) == "http://[::1]:1"
     assert address(Endpoint(model="m", host="h", tls=True)) == "https://h:443"
     assert b"Host: h:443\r\n" in request_head(Endpoint(model="m", host="h", tls=True), "GET", "/", length=0)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A certificate for ``localhost`` that nobody trusts, and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs openssl to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    argv = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    argv += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(folder / "key"), "-out", str(folder / "cert")]
+    subprocess.run(argv, check=True, capture_output=True)
+    return folder / "cert", folder / "key"
+
+
+@pytest.fixture
+async def tls_endpoint(certificate):
+    async def serve(reader, writer):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            await writer.drain()
+        writer.close()
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield Endpoint(model="m", host="localhost", port=server.sockets[0].getsockname()[1], tls=True)
+    finally:
+        server.close()
+
+
+async def test_an_untrusted_certificate_is_refused_and_a_private_authority_can_be_named(
+    tls_endpoint, certificate, monkeypatch
+):
+    with pytest.raises(HttpError) as error:
+        await request(tls_endpoint, "GET", "/", timeout_s=20)
+    assert error.value.kind == "tls"
+    assert "SSL_CERT_FILE" in str(error.value)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    http._tls_context.cache_clear()
+    try:
+        assert (await request(tls_endpoint, "GET", "/", timeout_s=20)).body == b"ok"
+    finally:
+        http._tls_context.cache_clear()
+
+
+async def test_https_to_a_plain_server_says_what_is_wrong():
+    async def serve(_, writer):
+        writer.write(b"HTTP/1.1 400 Bad\r\n\r\n")
+        writer.close()
+
+    plain = await asyncio.start_server(serve, "127.0.0.1", 0)
+    endpoint = Endpoint(model="m", port=plain.sockets[0].getsockname()[1], tls=True)
+    with pytest.raises(HttpError) as error:
+        await request(endpoint, "GET", "/", timeout_s=20)
+    assert error.value.kind in {"tls", "unreachable"}
+    plain.close()
+
+
+async def test_an_unknown_host_is_named():
+    with pytest.raises(HttpError) as error:
+        await request(Endpoint(model="m", host="no-such-host.invalid", port=1), "GET", "/", timeout_s=20)
+    assert error.value.kind == "unknown_host"
+    assert "no-such-host" in str(error.value)
