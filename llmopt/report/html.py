@@ -36,8 +36,8 @@ function draw() {
   const axis = (title) => ({ title: { text: title }, gridcolor: line, zerolinecolor: line });
   const chart = data[lang];
   Plotly.react('pareto-' + lang, chart.traces, { paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
-    font: { color: ink }, xaxis: axis(chart.x), yaxis: axis(chart.y), margin: { t: 20 }, legend: { orientation: 'h' } },
-    { responsive: true, displaylogo: false });
+    font: { color: ink }, xaxis: axis(chart.x), yaxis: axis(chart.y), margin: { t: 20 }, legend: { orientation: 'h', y: 1.12 } },
+    { responsive: true, displayModeBar: false });
 }
 function show(lang) { document.body.className = lang; document.documentElement.lang = lang; draw(); }
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
@@ -79,7 +79,7 @@ def _body(result: Mapping[str, Any], language: str) -> str:
         for name in SHOWN
         if any(name in side for side in sides)
     ]
-    changes = [(n, str(a), str(b)) for n, (a, b) in words.changed_settings(result).items()]
+    changes = [(n, words.setting(a), words.setting(b)) for n, (a, b) in words.changed_settings(result).items()]
     baseline, best = t("report.baseline"), t("report.best")
     sampling = ", ".join(f"{name}={value}" for name, value in result["command"]["request"].items())
     return "".join(

@@ -36,7 +36,7 @@ def _render(result: Mapping[str, Any]) -> str:
     ]
     parts.append(f"## {t('report.figures')}")
     parts.append(_table((t("report.figure"), t("report.baseline"), t("report.best")), figures))
-    changes = [(f"`{n}`", f"`{a}`", f"`{b}`") for n, (a, b) in words.changed_settings(result).items()]
+    changes = [(f"`{n}`", words.setting(a), words.setting(b)) for n, (a, b) in words.changed_settings(result).items()]
     if changes:
         parts.append(f"## {t('report.changes')}")
         parts.append(_table((t("report.setting"), t("report.baseline"), t("report.best")), changes))

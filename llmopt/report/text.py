@@ -26,9 +26,9 @@ def summary(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
     changes = words.changed_settings(result)
     if changes:
         console.print()
-        console.print(t("report.changes"))
+        console.print(t("report.changes") + ":")
         for name, (before, after) in changes.items():
-            console.print(f"  {name}: {_value(before)} → {_value(after)}")
+            console.print(f"  {name}: {words.setting(before)} → {words.setting(after)}")
     rows = words.gain_rows(result)
     if rows:
         console.print()
@@ -41,7 +41,7 @@ def summary(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
     console.print()
     console.print(_figures(result))
     console.print()
-    console.print(t("report.use"))
+    console.print(t("report.use") + ":")
     console.print("  " + result["command"]["line"], soft_wrap=True)
     sampling = ", ".join(f"{name}={value}" for name, value in result["command"]["request"].items())
     console.print("  " + t("report.with_requests", settings=sampling), soft_wrap=True)
@@ -66,7 +66,3 @@ def estimates_of(side: Mapping[str, Any]) -> dict[str, Any]:
     """Confirmed figures where there are any, else those of the search."""
     searched = (side["search"] or {}).get("estimates", {})
     return {**searched, **(side["confirmed"] or {})}
-
-
-def _value(value: Any) -> str:
-    return t("report.engine_default") if value is None else str(value)

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmopt.messages import t
 
-__all__ = ["changed_settings", "effect", "figure", "gain_rows", "interval", "size", "verdict_sentence"]
+__all__ = ["changed_settings", "effect", "figure", "gain_rows", "interval", "setting", "size", "verdict_sentence"]
 
 
 def size(number_of_bytes: float | None) -> str:
@@ -93,6 +93,11 @@ def changed_settings(result: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     ]
     names = list(dict.fromkeys([*flat[0], *flat[1]]))
     return {n: (flat[0].get(n), flat[1].get(n)) for n in names if flat[0].get(n) != flat[1].get(n)}
+
+
+def setting(value: Any) -> str:
+    """A setting's value; one that is left to the engine in words."""
+    return t("report.engine_default") if value is None else str(value)
 
 
 def _judged(verdict: Mapping[str, Any] | None) -> str:
