@@ -1,5 +1,6 @@
 """Finding the final number in whole answers: order of the rules, truncation, units, and English working."""
 
+import time
 from fractions import Fraction
 
 import pytest
@@ -218,6 +219,23 @@ def test_tolerance_only_where_it_is_declared():
     assert not numbers_equal(Fraction("3.14"), Fraction("3.1416"))
     assert numbers_equal(Fraction("3.14"), Fraction("3.1416"), tolerance=Fraction("0.01"))
     assert not numbers_equal(None, Fraction(0))
+
+
+@pytest.mark.parametrize(
+    "piece", ["12 + 4 = 16, ", "정답: ", "\\boxed{", "( 3 ", "열여섯 개 ", "<think>", "1 ", "- ", "{{{{", "삼만 오천 "]
+)
+def test_long_answers_take_time_in_proportion(piece):
+    def seconds(count):
+        best = float("inf")
+        for _ in range(3):
+            begin = time.process_time()
+            extract_number(piece * count)
+            best = min(best, time.process_time() - begin)
+        return best
+
+    assert seconds(1600) < 40 * max(
+        seconds(200), 0.005
+    )  # eight times the text; a quadratic reader needs sixty-four times
 
 
 @given(st.text(max_size=200))

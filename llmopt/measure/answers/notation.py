@@ -66,13 +66,14 @@ _LATEX = (
 )
 _DEGREES = re.compile(r"°\s*[CF]?")
 _THOUSANDS_GAP = re.compile(r"(?<=\d)[\u2009\u202f\u00a0'’](?=\d{3}(?!\d))")
-_MARKDOWN = re.compile(r"\*\*|__|`|^\s*>+\s*|~~", re.MULTILINE)
+_MARKDOWN = re.compile(r"\$|\*\*|__|`|^\s*>+\s*|~~", re.MULTILINE)
 
 
 def plain(text: str) -> str:
-    r"""The text with LaTeX, full-width and compatibility characters, and markdown emphasis reduced to plain characters.
+    r"""The text with LaTeX, full-width and compatibility characters, and markdown reduced to plain characters.
 
-    Lines stay lines. ``½`` becomes `` 1/2``, ``\\frac{7}{2}`` ``7/2``, ``℃`` and ``°C`` ``도``, every minus sign ``-``.
+    Lines stay lines. Dollar signs go, be they currency or LaTeX.
+    ``½`` becomes `` 1/2``, ``\\frac{7}{2}`` ``7/2``, ``℃`` and ``°C`` ``도``, every minus sign ``-``.
     """
     text = _THOUSANDS_GAP.sub("", text.translate(_BEFORE_FOLDING))
     text = unicodedata.normalize("NFKC", text).replace("⁄", "/")

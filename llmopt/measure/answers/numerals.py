@@ -7,8 +7,11 @@ quantities in running text and believes fewer words to be numerals.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
+from typing import TypeAlias
 
 from llmopt.measure.answers.notation import plain
 from llmopt.measure.answers.units import ASCII_UNITS, HANGUL_UNITS, convert, dimension
@@ -34,6 +37,10 @@ class Found:
     end: int
 
 
+Reading: TypeAlias = tuple[Quantity, int]
+"""A quantity and where its text ends."""
+
+_NOON = 12 * 60
 _PARTICLES = (
     "은|는|이|가|을|를|의|에|로|으로|와|과|도|만|씩|이나|나|이고|고|이며|며|입니다|이에요|예요|이다|이므로|므로|이니까|이어서|이라|라|이었|였|인|"
     "짜리|까지|부터|보다|마다|이상|이하|정도|쯤|동안|가량|간|이됩|이된|가됩|가된|임|다|째|남|더|뿐"
@@ -45,9 +52,9 @@ _UNIT = re.compile(
 )
 _BOUNDARY = re.compile(rf"(?![가-힣])|(?={_PARTICLES})")
 _SIGN = re.compile(r"(?P<minus>-\s*|마이너스\s*|영하\s*)?(?:\+|플러스\s*|영상\s*)?(?:[₩$€£¥]\s*)?(?P<late>-(?=[\d.]))?")
-_PREFIX = re.compile(r"(?:(?:약|대략|총|모두|전부|합계|시속|분속|초속|매시|매분|각각)\s*)+")
+_PREFIX = re.compile(r"(?:(?:약|대략|총|모두|전부|합계|섭씨|화씨|시속|분속|초속|매시|매분|각각)\s*)+")
 _ENDING = re.compile(
-    r"\s*(?:정도|쯤|가량)?\s*(?:입니다|이에요|예요|이예요|이야|야|이다|임|다|요|이라고\s*합니다"
+    r"\s*(?:정도|쯤|가량|씩)?\s*(?:\([^()\d]*\)?\s*)?(?:입니다|이었습니다|였습니다|이었다|였다|이랍니다|랍니다|이에요|에요|예요|이예요|이야|야|이다|임|다|요|이라고\s*합니다"
     r"|[이가]\s*(?:됩니다|된다|돼요|되었습니다|남습니다|남는다|필요합니다))?[\s.!]*"
 )
 _SHORT_ENDING = re.compile(r"\s*(?:입니다|이에요|예요)?[\s.!]*")
@@ -63,6 +70,8 @@ _HALF_MORE = re.compile(r"\s*반(?![가-힣])|\s*반(?=입니다|이다|이에�
 _START = re.compile(r"\d|(?<![가-힣])[가-힣]")
 _DIGITS = re.compile(r"[\d.,]*\d")
 _OPERAND = re.compile(r"[\d)\]%]\s*$|\w$")
+_SIGN_REACH = 12
+"""How far before a number its sign may stand; looking further would make long answers quadratic."""
 _MINUS_WORD = re.compile(r"(?<![가-힣])(?:영하|마이너스)\s*$")
 
 _LOOKS_LIKE_A_NUMERAL = re.compile(r"[가-힣][조경]|[백천만억][일이삼사오육칠팔구]")
@@ -113,7 +122,7 @@ def parse_number(text: str) -> Fraction | None:
 
 def parse_quantity(text: str) -> Quantity | None:
     """The quantity a text consists of, with its unit; None where anything else is in it."""
-    line = plain(text).strip(" \t\n\"'“”‘’()[]<>{}*,;:。$").rstrip(".")
+    line = plain(text).strip(" \t\n\"'“”‘’()[]<>{}*,;:。=→≈~").rstrip(".")
     if not line or "\n" in line:
         return None
     prefix = _PREFIX.match(line)
@@ -131,7 +140,7 @@ def find_quantities(text: str) -> list[Found]:
     position = 0
     while match := _START.search(text, position):
         begin = match.start()
-        reading = None if _inside_a_name(text, begin) else next(iter(_readings(text, begin, whole=False)), None)
+        reading = None if _inside_a_name(text, begin) else next(_readings(text, begin, whole=False), None)
         if reading is None:
             digits = _DIGITS.match(text, begin)
             position = digits.end() if digits else begin + 1
@@ -149,23 +158,30 @@ def _inside_a_name(text: str, begin: int) -> bool:
 
 
 def _is_negative(text: str, begin: int) -> bool:
-    before = text[:begin].rstrip("₩$€£¥")
+    before = text[max(0, begin - _SIGN_REACH) : begin].rstrip("₩$€£¥")
     if before.endswith("-"):
         return not _OPERAND.search(before[:-1])
     return _MINUS_WORD.search(before) is not None
 
 
-def _readings(text: str, begin: int, *, whole: bool) -> list[tuple[Quantity, int]]:
+def _readings(text: str, begin: int, *, whole: bool) -> Iterator[Reading]:
     """The believable readings of what begins there, the longest first; with ``whole``, those that use all the text."""
-    readings = _special(text, begin, whole=whole)
-    for numeral in numerals_at(text, begin):
-        if numeral.in_words and not whole and _continues_a_word(text, begin):
-            continue
-        readings.extend(_with_parts(text, begin, numeral, whole=whole))
-    if not whole:
-        return readings
-    readings.extend(_with_unknown_unit(text, begin))
-    return [(quantity, end) for quantity, end in readings if _ends(text, begin, end)]
+    readings = _any_readings(text, begin, whole=whole)
+    return (reading for reading in readings if _ends(text, begin, reading[1])) if whole else readings
+
+
+def _any_readings(text: str, begin: int, *, whole: bool) -> Iterator[Reading]:
+    numerals = numerals_at(text, begin)
+    yield from _times(text, begin)
+    yield from _mixed_numbers(text, begin)
+    yield from _fractions(text, begin, numerals)
+    if whole:
+        yield from _single_words(text, begin)
+    for numeral in numerals:
+        if whole or not (numeral.in_words and _continues_a_word(text, begin)):
+            yield from _with_parts(text, begin, numeral, whole=whole)
+    if whole:
+        yield from _with_unknown_unit(text, numerals)
 
 
 def _continues_a_word(text: str, begin: int) -> bool:
@@ -177,102 +193,95 @@ def _ends(text: str, begin: int, end: int) -> bool:
     return (_SHORT_ENDING if one_sign else _ENDING).fullmatch(text, end) is not None
 
 
-def _special(text: str, begin: int, *, whole: bool) -> list[tuple[Quantity, int]]:
-    """Clock times, quotients and mixed numbers, and (for a whole text) words such as 사흘 and 절반."""
-    readings: list[tuple[Quantity, int]] = []
+def _times(text: str, begin: int) -> Iterator[Reading]:
+    """Times of day, in minutes from midnight: 15:20, 오후 3시 20분."""
     half = _HALF_OF_DAY.match(text, begin)
-    if half:
-        later = 12 * 60 if half.group(1) == "오후" else 0
-        for quantity, end in _readings(text, half.end(), whole=False)[:1]:
-            minutes = convert(quantity.value, quantity.unit, "분")
-            if dimension(quantity.unit) == "time" and minutes is not None:
-                noon = later if minutes < 12 * 60 else 0
-                readings.append((Quantity(value=minutes + noon, unit="분"), end))
+    for quantity, end in islice(_readings(text, half.end(), whole=False), 1) if half else ():
+        minutes = convert(quantity.value, quantity.unit, "분")
+        if half and dimension(quantity.unit) == "time" and minutes is not None:
+            later = half.group(1) == "오후" and minutes < _NOON
+            yield Quantity(value=minutes + (_NOON if later else 0), unit="분"), end
     clock = _CLOCK.match(text, begin)
     if clock:
-        minutes = Fraction(int(clock.group(1)) * 60 + int(clock.group(2)))
-        readings.append((Quantity(value=minutes, unit="분"), clock.end()))
+        yield Quantity(value=Fraction(int(clock.group(1)) * 60 + int(clock.group(2))), unit="분"), clock.end()
+
+
+def _mixed_numbers(text: str, begin: int) -> Iterator[Reading]:
+    """``3 1/2``, ``3과 1/2``, ``1과 3분의 2``."""
     whole_part = _WHOLE_AND.match(text, begin)
-    for start, more in ((whole_part.end(), Fraction(whole_part.group(1))),) if whole_part else ():
-        readings.extend(
-            (Quantity(value=more + quantity.value, unit=quantity.unit), end)
-            for quantity, end in _fractions(text, start)
-            if quantity.value < 1
-        )
-    readings.extend(_fractions(text, begin))
-    if whole:
-        readings.extend(
-            (Quantity(value=value, unit=unit), begin + len(word))
-            for word, (value, unit) in _WORD_VALUES.items()
-            if text.startswith(word, begin)
-        )
-    return readings
+    if whole_part is None:
+        return
+    for quantity, end in _fractions(text, whole_part.end(), numerals_at(text, whole_part.end())):
+        if quantity.value < 1:
+            yield Quantity(value=Fraction(whole_part.group(1)) + quantity.value, unit=quantity.unit), end
 
 
-def _fractions(text: str, begin: int) -> list[tuple[Quantity, int]]:
-    """``7/2`` and ``3분의 2``, with a unit if one follows."""
+def _single_words(text: str, begin: int) -> Iterator[Reading]:
+    for word, (value, unit) in _WORD_VALUES.items():
+        if text.startswith(word, begin):
+            yield Quantity(value=value, unit=unit), begin + len(word)
+
+
+def _fractions(text: str, begin: int, numerals: Sequence[Numeral]) -> Iterator[Reading]:
+    """``7/2`` and ``3분의 2``, with a unit if one follows. ``numerals`` are those that begin there."""
     values: list[tuple[Fraction, int]] = []
     quotient = _QUOTIENT.match(text, begin)
     if quotient and arabic_value(quotient.group(2)):
         values.append((arabic_value(quotient.group(1)) / arabic_value(quotient.group(2)), quotient.end()))
-    for below in numerals_at(text, begin):
+    for below in numerals:
         parted = _PARTED.match(text, below.end)
         above = numerals_at(text, parted.end())[:1] if parted else []
         values.extend((numeral.value / below.value, numeral.end) for numeral in above if below.value)
-    readings = []
     for value, end in values:
         unit = _UNIT.match(text, end)
         if unit:
-            readings.append((Quantity(value=value, unit=_name(unit)), unit.end()))
-        readings.append((Quantity(value=value), end))
-    return readings
+            yield Quantity(value=value, unit=_name(unit)), unit.end()
+        yield Quantity(value=value), end
 
 
-def _with_parts(text: str, begin: int, numeral: Numeral, *, whole: bool) -> list[tuple[Quantity, int]]:
+def _with_parts(text: str, begin: int, numeral: Numeral, *, whole: bool) -> Iterator[Reading]:
     """The numeral with its unit, and further parts (5시간 30분, 2시간 반); then, where that may be, without."""
     value, end = numeral.value, numeral.end
     power = None if numeral.in_words else _POWER.match(text, end)
     if power:
         value *= Fraction(10) ** int(power.group(1) or power.group(2))
         end = power.end()
-    readings = []
     unit = _UNIT.match(text, end)
     if unit and _believable(text[begin:end], numeral, unit, whole=whole):
         quantity = Quantity(value=value, unit=_name(unit))
-        readings.extend(_smaller_parts(text, quantity, unit.end()))
+        yield from _smaller_parts(text, quantity, unit.end())
         half = _HALF_MORE.match(text, unit.end())
         if half:
-            readings.append((Quantity(value=value + Fraction(1, 2), unit=quantity.unit), half.end()))
-        readings.append((quantity, unit.end()))
+            yield Quantity(value=value + Fraction(1, 2), unit=quantity.unit), half.end()
+        yield quantity, unit.end()
     if _stands_alone(text, begin, end, numeral, whole=whole):
-        readings.append((Quantity(value=value), end))
-    return readings
+        yield Quantity(value=value), end
 
 
-def _with_unknown_unit(text: str, begin: int) -> list[tuple[Quantity, int]]:
+def _with_unknown_unit(text: str, numerals: Sequence[Numeral]) -> Iterator[Reading]:
     """Digits before a short Hangul word the map of units does not have (12꼬치)."""
-    readings = []
-    for numeral in numerals_at(text, begin):
+    for numeral in numerals:
         unknown = None if numeral.in_words else _UNKNOWN_UNIT.match(text, numeral.end)
         if unknown:
-            readings.append((Quantity(value=numeral.value, unit=unknown.group().strip()), unknown.end()))
-    return readings
+            yield Quantity(value=numeral.value, unit=unknown.group().strip()), unknown.end()
 
 
-def _smaller_parts(text: str, quantity: Quantity, position: int) -> list[tuple[Quantity, int]]:
+def _smaller_parts(text: str, quantity: Quantity, position: int) -> Iterator[Reading]:
     """``quantity`` continued by smaller units of the same dimension."""
-    gap = re.compile(r"\s*").match(text, position)
-    begin = gap.end() if gap else position
-    for numeral in numerals_at(text, begin):
+    if dimension(quantity.unit) in ("", "count"):
+        return
+    while text[position : position + 1].isspace():
+        position += 1
+    for numeral in numerals_at(text, position):
         unit = _UNIT.match(text, numeral.end)
-        if unit is None or dimension(quantity.unit) in ("", "count") or quantity.unit == _name(unit):
+        if unit is None or quantity.unit == _name(unit) or dimension(_name(unit)) != dimension(quantity.unit):
             continue
         small = convert(quantity.value, quantity.unit, _name(unit))
-        if dimension(_name(unit)) != dimension(quantity.unit) or small is None or small < quantity.value:
-            continue
-        total = Quantity(value=small + numeral.value, unit=_name(unit))
-        return [*_smaller_parts(text, total, unit.end()), (total, unit.end())]
-    return []
+        if small is not None and small >= quantity.value:
+            total = Quantity(value=small + numeral.value, unit=_name(unit))
+            yield from _smaller_parts(text, total, unit.end())
+            yield total, unit.end()
+            return
 
 
 def _believable(written: str, numeral: Numeral, unit: re.Match[str], *, whole: bool) -> bool:

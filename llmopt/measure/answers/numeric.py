@@ -7,6 +7,7 @@ Rules, the first that finds a number wins, each looking from the end: a marker (
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -40,6 +41,8 @@ _MARKER = re.compile(
     r"|\bfinal\s+answer\s*(?:is)?\s*[:=]?|\banswer\s*(?:\bis\b\s*[:=]?|[:=])|^\s*####)",
     re.IGNORECASE | re.MULTILINE,
 )
+_MARKERS_TRIED, _LONGEST_STATEMENT = 20, 1000
+"""Bounds that no sensible answer meets and that keep a looping one cheap to read."""
 _SENTENCE_END = re.compile(r"(?<=[.!?。])\s+")
 _RESULT = re.compile(r"[=≈→]")
 _ASIDE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
@@ -53,12 +56,13 @@ def extract_number(text: str, finish_reason: str | None = None) -> Extraction:
     truncated = reply.unclosed or finish_reason == "length"
     visible = text if reply.unclosed else reply.text
     clean = plain(visible)
-    for rule, found in (
-        ("marker", _after_marker(clean)),
-        ("boxed", _in_box(visible)),
-        ("last_line", _in_last_line(clean)),
-        ("fallback", _last_of(clean)),
+    for rule, find, where in (
+        ("marker", _after_marker, clean),
+        ("boxed", _in_box, visible),
+        ("last_line", _in_last_line, clean),
+        ("fallback", _last_of, clean),
     ):
+        found = find(where)
         if found is not None:
             quantity, words = found
             return Extraction(value=quantity.value, unit=quantity.unit, rule=rule, truncated=truncated, text=words)
@@ -89,8 +93,8 @@ def is_right(found: Extraction, answers: Iterable[str], *, unit: str = "", toler
 
 
 def _after_marker(clean: str) -> tuple[Quantity, str] | None:
-    for marker in reversed(list(_MARKER.finditer(clean))):
-        rest = clean[marker.end() :].lstrip(" \t*:=#\n")
+    for marker in reversed(deque(_MARKER.finditer(clean), maxlen=_MARKERS_TRIED)):
+        rest = clean[marker.end() : marker.end() + _LONGEST_STATEMENT].lstrip(" \t*:=#\n")
         found = _stated(rest.split("\n", 1)[0])
         if found:
             return found

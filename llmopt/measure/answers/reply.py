@@ -19,6 +19,7 @@ _MARKER = re.compile(
 )
 _INTRODUCTION = re.compile(r"^(?:다음과|아래와)\s?같\S*\s*|^as follows\s*[:.]?\s*", re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed\s*\{")
+_BRACE = re.compile(r"[{}]")
 _MARKUP = re.compile(r"^[\s*_`#>\-–—•]+|[\s*_`]+$")
 
 
@@ -32,7 +33,7 @@ class Reply:
 
 def read_reply(text: str) -> Reply:
     """Drop the model's thinking, also where the opening tag was already part of the prompt."""
-    bare = _THINKING.sub("", text)
+    bare = _THINKING.sub("", text) if "</" in text else text  # a model stuck opening tags must stay cheap to read
     unclosed = bool(_OPENED.search(bare))
     bare = _OPENED.sub("", bare)
     bare = _CLOSED_ONLY.sub("", bare)
@@ -63,14 +64,20 @@ def marked(text: str) -> str | None:
 
 def boxed(text: str) -> str | None:
     r"""The content of the last balanced ``\\boxed{…}``."""
-    for match in reversed(list(_BOXED.finditer(text))):
-        depth = 1
-        for place in range(match.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[place], 0)
-            if depth == 0:
-                inner = text[match.end() : place].strip()
-                return re.sub(r"^\\text\s*\{(.*)\}$", r"\1", inner)
-    return None
+    openings = {match.end() - 1 for match in _BOXED.finditer(text)}
+    waiting: list[int] = []
+    last: tuple[int, int] | None = None
+    for brace in _BRACE.finditer(text):
+        if brace.group() == "{":
+            waiting.append(brace.start())
+        elif waiting:
+            start = waiting.pop()
+            if start in openings and (last is None or start > last[0]):
+                last = (start, brace.start())
+    if last is None:
+        return None
+    inner = text[last[0] + 1 : last[1]].strip()
+    return re.sub(r"^\\text\s*\{(.*)\}$", r"\1", inner)
 
 
 def _tidy(line: str) -> str:

@@ -25,7 +25,7 @@ def _table(name: str, **factors: str) -> dict[str, tuple[str, Fraction]]:
 
 
 _MEASURES: dict[str, tuple[str, Fraction]] = {
-    **_table("money", _1="원 won krw 원정", _10000="만원", _1000="천원"),
+    **_table("money", _1="원 won krw 원정 ₩", _10000="만원", _1000="천원"),
     **_table("dollar", _1="달러 불 dollar dollars usd", _1_100="센트 cent cents"),
     **_table(
         "length",
@@ -54,8 +54,8 @@ _MEASURES: dict[str, tuple[str, Fraction]] = {
     **_table(
         "area",
         _1="mm^2 제곱밀리미터",
-        _100="cm^2 제곱센티미터",
-        _1000000="m^2 제곱미터",
+        _100="cm^2 제곱센티미터 제곱cm 제곱센티",
+        _1000000="m^2 제곱미터 제곱m",
         _100000000="아르",
         _10000000000="ha 헥타르",
         _1000000000000="km^2 제곱킬로미터",

@@ -52,9 +52,9 @@ class _Reader:
     """Adds signs up from left to right; ``accept`` is False where a sign cannot follow the ones before."""
 
     def __init__(self) -> None:
-        self.total = Fraction(0)
-        self.group = Fraction(0)
-        self.pending: Fraction | None = None
+        self.total: Fraction | int = 0
+        self.group: Fraction | int = 0
+        self.pending: Fraction | int | None = None
         self.smallest_place = _GROUP_END
         self.smallest_group = 10**20
         self.closed = False
@@ -67,7 +67,7 @@ class _Reader:
         if self.closed:
             return False
         if arabic or digit:
-            value = arabic_value(arabic) if arabic else Fraction(_DIGITS[digit])
+            value = _small(arabic) if arabic else _DIGITS[digit]
             if digit == "일" and gap and self.smallest_place < _GROUP_END:  # 백삼십 일 is 130 days
                 return False
             return self._number(value, digit=bool(digit))
@@ -76,9 +76,9 @@ class _Reader:
         return self._place(_PLACES[place]) if place else self._group(_GROUPS[group])
 
     def value(self) -> Fraction:
-        return self.total + self.group + (self.pending or 0)
+        return Fraction(self.total + self.group + (self.pending or 0))
 
-    def _number(self, value: Fraction, *, digit: bool) -> bool:
+    def _number(self, value: Fraction | int, *, digit: bool) -> bool:
         empty = not (self.total or self.group)
         if self.pending is not None or self.native_tens or (digit and value == 0 and not empty):
             return False
@@ -102,7 +102,7 @@ class _Reader:
         if self.pending is None and not self.group and self.total:
             return False
         self.total += (self.group + (self.pending or 0) or 1) * group
-        self.group, self.pending = Fraction(0), None
+        self.group, self.pending = 0, None
         self.smallest_place, self.smallest_group, self.fresh_group = _GROUP_END, group, True
         return True
 
@@ -127,6 +127,10 @@ def arabic_value(digits: str) -> Fraction:
     """The value of Arabic digits with thousands separators and a decimal point."""
     text = digits.replace(",", "")
     return Fraction(f"0{text}" if text.startswith(".") else text)
+
+
+def _small(digits: str) -> Fraction | int:
+    return int(digits) if digits.isdigit() else arabic_value(digits)
 
 
 def numerals_at(text: str, position: int) -> list[Numeral]:
