@@ -36,7 +36,8 @@ function draw() {
   const axis = (title) => ({ title: { text: title }, gridcolor: line, zerolinecolor: line });
   const chart = data[lang];
   Plotly.react('pareto-' + lang, chart.traces, { paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
-    font: { color: ink }, xaxis: axis(chart.x), yaxis: axis(chart.y), margin: { t: 20 }, legend: { orientation: 'h', y: 1.12 } },
+    font: { color: ink }, xaxis: axis(chart.x), yaxis: axis(chart.y), margin: { t: 20 },
+    legend: { orientation: 'h', y: 1.12 } },
     { responsive: true, displayModeBar: false });
 }
 function show(lang) { document.body.className = lang; document.documentElement.lang = lang; draw(); }
