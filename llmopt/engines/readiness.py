@@ -77,6 +77,7 @@ async def climb(plan: LaunchPlan, child: Child, *, clock: Clock, on_phase: Calla
 
 async def verify(plan: LaunchPlan, *, clock: Clock, on_phase: Callable[[Phase], None]) -> None:
     """The upper rungs for an engine that somebody else runs. Raises NotReady, or HttpError as it cannot be reached."""
+    await request(plan.endpoint, "GET", f"{plan.endpoint.base_path}/models", timeout_s=PROBE_S)  # or why not
     deadline_s = clock.now_s() + PROBE_S
     while not await _listed(plan.endpoint):
         if clock.now_s() > deadline_s:

@@ -26,13 +26,28 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeAlias, cast
 
 from llmopt.errors import EngineDied, EngineError, EngineStartError, StorageError
 from llmopt.paths import runtime_folder
 from llmopt.runtime.environment import child_environment
 
-__all__ = ["Child", "ExitStatus", "Guardian", "StopReport", "Swept", "sweep_orphans"]
+__all__ = [
+    "Child",
+    "Containment",
+    "ExitStatus",
+    "Guardian",
+    "StopReport",
+    "Swept",
+    "containment_level",
+    "sweep_orphans",
+]
+
+Containment: TypeAlias = Literal["cgroup", "tag", "group"]
+"""``cgroup``: a cgroup v2 for each engine; ``tag``: session, adoption and run tag; ``group``: process group only.
+
+Message ``guardian.level_…`` says it to a user.
+"""
 
 SCRIPT = Path(__file__).resolve().parent.parent / "workers" / "guardian.py"
 START_CAP_S = 30.0
@@ -206,8 +221,7 @@ class Guardian:
             self.close()
             error.detail = (self.folder / COMPLAINTS).read_text(encoding="utf-8", errors="replace")[-DETAIL_LETTERS:]
             raise
-        self.containment: Literal["cgroup", "tag", "group"] = hello["containment"]
-        """``cgroup``: a cgroup v2 an engine; ``tag``: session, adoption and run tag; ``group``: process group only."""
+        self.containment: Containment = hello["containment"]
         self.pids: tuple[int, int] = (self._process.pid, hello["guardian"])
         """The two halves of the guardian."""
         self.swept = _swept(hello)
@@ -388,6 +402,12 @@ def sweep_orphans(folder: Path | None = None) -> Swept:
         [*_python(), str(SCRIPT), "sweep", str(place)], capture_output=True, timeout=60, check=True, text=True
     )
     return _swept(json.loads(done.stdout))
+
+
+def containment_level() -> Containment:
+    """How well an engine can be held here, for ``status``: asks a guardian script that starts nothing (50 ms)."""
+    done = subprocess.run([*_python(), str(SCRIPT), "level"], capture_output=True, timeout=60, check=True, text=True)
+    return cast("Containment", done.stdout.strip())
 
 
 def _swept(answer: Mapping[str, Any]) -> Swept:

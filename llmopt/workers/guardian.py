@@ -73,8 +73,7 @@ class Guardian:
 
     def serve(self, swept: Json) -> None:
         """Work until the client is gone and nothing is left to guard."""
-        level = "cgroup" if self._cgroups else "tag" if proc.LINUX else "group"
-        self._say({"event": "hello", "containment": level, "guardian": os.getpid(), **swept})
+        self._say({"event": "hello", "containment": _level(self._cgroups), "guardian": os.getpid(), **swept})
         while self.wards or not self._closing:
             busy = any(ward.ladder for ward in self.wards.values())
             for key, _ in self._selector.select(STEP_S if busy else TICK_S if self.wards or not proc.LINUX else None):
@@ -227,6 +226,10 @@ def witness(folder: Path, guardian: int) -> int:
     return 1
 
 
+def _level(cgroups: Path | None) -> str:
+    return "cgroup" if cgroups else "tag" if proc.LINUX else "group"
+
+
 def _usable_cgroup() -> Path | None:
     """Where to make one cgroup an engine; tried with a throw-away child, because rules differ between managers."""
     parent = proc.own_cgroup()
@@ -248,7 +251,10 @@ def _usable_cgroup() -> Path | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Serve a client, or sweep once and print what was found."""
+    """Serve a client, sweep once and print what was found, or say which containment is possible here."""
+    if arguments[0] == "level":
+        print(_level(_usable_cgroup()))
+        return 0
     folder = Path(arguments[1])
     if arguments[0] == "sweep":
         print(json.dumps(sweep(folder)))

@@ -13,9 +13,11 @@ import psutil
 import pytest
 
 from llmopt.engines.base import RunFolder
+from llmopt.engines.fake import Fake
 from llmopt.engines.launch import Phase, RunningEngine, launch
-from llmopt.errors import EngineDied, EngineStartError
-from llmopt.records import LaunchPlan, ModelInfo
+from llmopt.errors import EngineDied, EngineError, EngineStartError
+from llmopt.hardware.probe import probe
+from llmopt.records import Endpoint, LaunchPlan, Load, ModelInfo, Task
 from llmopt.runtime.guardian import Guardian
 from llmopt.runtime.http import request
 
@@ -287,3 +289,69 @@ async def test_a_program_that_does_not_exist_is_named(guardian: Guardian, tmp_pa
 
     text = await started(Missing(), guardian, tmp_path)
     assert "no-such-engine --serve" in text
+
+
+# ── engines that somebody else runs ────────────────────────────────────────────────────────────────────────────────
+
+
+class Elsewhere(Nasty):
+    """Somebody else's server at a known endpoint."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(transport="remote", cap_s=2.0)
+        self.endpoint = endpoint
+
+    def plan(self, model: ModelInfo, settings: object, run: RunFolder) -> LaunchPlan:
+        return replace(super().plan(model, settings, run), argv=(), endpoint=self.endpoint)
+
+
+async def test_an_engine_elsewhere_is_verified_and_left_alone(guardian: Guardian, tmp_path: Path) -> None:
+    phases: list[Phase] = []
+    async with launch(Nasty(), MODEL, {}, guardian=guardian, run_root=tmp_path) as theirs:
+        async with launch(
+            Elsewhere(theirs.endpoint), MODEL, {}, guardian=guardian, run_root=tmp_path, on_phase=phases.append
+        ) as running:
+            assert running.pids() == ()
+            assert running.exit_status() is None
+            running.check()
+        assert running.stop_report is None
+        assert theirs.exit_status() is None
+        assert phases == [Phase.STARTING, Phase.LISTED, Phase.READY]
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"model": "other"}, "launch.not_listed"),
+        ({"api_key": "wrong"}, "measure.wrong_key"),
+        ({"socket_path": "/nowhere.sock"}, "measure.refused"),
+    ],
+)
+async def test_an_engine_elsewhere_that_will_not_do_is_explained(
+    change: dict[str, str], key: str, guardian: Guardian, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmopt.engines.readiness.PROBE_S", 0.5)
+    async with launch(Nasty(), MODEL, {}, guardian=guardian, run_root=tmp_path) as theirs:
+        engine = Elsewhere(replace(theirs.endpoint, **change))
+        with pytest.raises(EngineError) as caught:
+            async with launch(engine, MODEL, {}, guardian=guardian, run_root=tmp_path):
+                pass
+    assert caught.value.key == key
+    assert caught.value.what
+
+
+async def test_a_request_under_way_may_finish_when_the_block_is_left(guardian: Guardian, tmp_path: Path) -> None:
+    engine = Fake(time_scale=1.0)
+    settings = engine.baseline(MODEL, probe(), Task(load=Load(streams=2), prompt_tokens=64, max_tokens=64))
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "?"}], "max_tokens": 16}
+    async with launch(engine, MODEL, settings, guardian=guardian, run_root=tmp_path) as running:
+        asking = asyncio.ensure_future(
+            request(running.endpoint, "POST", "/v1/chat/completions", body=body, timeout_s=20)
+        )
+        metric, seen = engine.metric_names["running"], "0"
+        async with asyncio.timeout(30):
+            while float(seen) < 1:
+                metrics = await request(running.endpoint, "GET", "/metrics", timeout_s=5)
+                seen = next(row.split()[-1] for row in metrics.body.decode().splitlines() if row.startswith(metric))
+        assert not asking.done()
+    assert (await asking).status == 200
