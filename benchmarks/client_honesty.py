@@ -29,7 +29,7 @@ from llmopt.measure.client import Client, run
 from llmopt.measure.load import drive
 from llmopt.measure.metrics import speed
 from llmopt.measure.stats import abba, quality_verdict, speed_verdict
-from llmopt.measure.stats.intervals import t_quantile
+from llmopt.measure.stats.special import t_quantile
 from llmopt.measure.warmup import WarmUpRule, warm_up
 from llmopt.models.catalogue import find_model
 from llmopt.models.metadata import read_model

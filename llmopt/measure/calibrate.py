@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from llmopt.errors import StorageError
-from llmopt.measure.stats.intervals import t_quantile
 from llmopt.measure.stats.paired import pairs_needed
+from llmopt.measure.stats.special import t_quantile
 from llmopt.paths import state_folder
 
 __all__ = ["NoiseFloor", "load_noise", "measure_noise", "noise_from", "save_noise"]

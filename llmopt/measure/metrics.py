@@ -96,40 +96,54 @@ def provisional(run: LoadRun, *, window: Window | None = None) -> dict[str, Esti
     window = window or Window(start_s=run.window_start_s, end_s=run.window_end_s)
     good = [s for s in run.samples if s.ok and window.start_s <= s.planned_s <= window.end_s]
     found: dict[str, Estimate] = {}
-    for name, values, _ in _series(good):
+    for name, groups in _series(good):
+        values = sorted(itertools.chain.from_iterable(groups))
         for q in PERCENTILES:
             key = f"{name}_p{round(q * 100)}_ms"
             if values and len(values) < smallest_n(q):
-                value = quantile(sorted(values), q) * MS
+                value = quantile(values, q) * MS
                 found[key] = Estimate(value=value, unit="ms", n=len(values), method=f"provisional, n < {smallest_n(q)}")
     return found
 
 
-def _series(good: Sequence[Sample]) -> Iterator[tuple[str, list[float], list[int] | None]]:
-    """(name, values in seconds, the request each pooled value belongs to)."""
+def _series(good: Sequence[Sample]) -> Iterator[tuple[str, list[list[float]]]]:
+    """(name, values in seconds by request); a request without such a time is left out."""
     for name, measure in PER_REQUEST.items():
-        yield name, [value for sample in good if (value := measure(sample)) is not None], None
+        yield name, [[value] for sample in good if (value := measure(sample)) is not None]
     for name, gaps in POOLED.items():
-        pairs = [(gap, number) for number, sample in enumerate(good) for gap in gaps(sample)]
-        yield name, [gap for gap, _ in pairs], [number for _, number in pairs]
+        yield name, [sorted(found) for sample in good if (found := gaps(sample))]
 
 
 def _latencies(good: Sequence[Sample]) -> dict[str, Estimate]:
     found: dict[str, Estimate] = {}
-    for name, values, requests in _series(good):
-        if not values:
-            continue
-        ordered = sorted(values)
-        for q in PERCENTILES:
-            effect = 1.0 if requests is None else design_effect(values, requests, quantile(ordered, q))
-            interval = quantile_interval(ordered, q, effect=effect)
-            if interval.low is not None or q == PERCENTILES[0]:
-                method = "order statistics" if requests is None else "order statistics at the effective size"
-                found[f"{name}_p{round(q * 100)}_ms"] = _scaled(interval, "ms", len(values), method, MS)
-        mean = mean_interval(values, clusters=requests)
-        found[f"{name}_mean_ms"] = _scaled(mean, "ms", len(values), "t" if requests is None else "clustered t", MS)
-        found[f"{name}_max_ms"] = Estimate(value=ordered[-1] * MS, unit="ms", n=len(values), method="largest seen")
+    for name, groups in _series(good):
+        if name == "inter_chunk" and not any(sample.token_counts for sample in good):  # one token each: the same gaps
+            found |= {key.replace("itl_", "inter_chunk_"): e for key, e in found.items() if key.startswith("itl_")}
+        elif groups:
+            found |= _latency(name, groups, pooled=name in POOLED)
     return found
+
+
+def _latency(name: str, groups: Sequence[Sequence[float]], *, pooled: bool) -> dict[str, Estimate]:
+    """Percentiles, mean and largest of one time; pooled values of one request are dependent."""
+    found: dict[str, Estimate] = {}
+    ordered = sorted(itertools.chain.from_iterable(groups))
+    n = len(ordered)
+    method = "order statistics at the effective size" if pooled else "order statistics"
+    for q in PERCENTILES:
+        effect = design_effect(groups, quantile(ordered, q)) if pooled else 1.0
+        interval = quantile_interval(ordered, q, effect=effect)
+        if interval.low is not None or q == PERCENTILES[0]:
+            found[f"{name}_p{round(q * 100)}_ms"] = _scaled(interval, "ms", n, method, MS)
+    mean = _grouped_mean(groups) if pooled else mean_interval(ordered)
+    found[f"{name}_mean_ms"] = _scaled(mean, "ms", n, "ratio t over requests" if pooled else "t", MS)
+    found[f"{name}_max_ms"] = Estimate(value=ordered[-1] * MS, unit="ms", n=n, method="largest seen")
+    return found
+
+
+def _grouped_mean(groups: Sequence[Sequence[float]]) -> Interval:
+    """The mean of pooled values is the ratio of the requests' sums to their counts."""
+    return ratio_interval([sum(group) for group in groups], [float(len(group)) for group in groups])
 
 
 def _rates(run: LoadRun, window: Window) -> dict[str, Estimate]:

@@ -24,6 +24,10 @@ def events(chunks: Iterable[tuple[int, bytes]]) -> Iterator[Event]:
     """The events with data, in order; comments, ids and retry times pass silently, however the bytes were cut."""
     rest, after_cr, started, at_ns = b"", False, False, 0
     for at_ns, raw in chunks:
+        if started and not rest and _is_one_plain_event(raw):
+            after_cr = False
+            yield Event(at_ns, raw[6:-2])
+            continue
         data = raw[1:] if after_cr and raw[:1] == b"\n" else raw
         if b"\r" in raw:
             after_cr = raw.endswith(b"\r")
@@ -44,6 +48,11 @@ def events(chunks: Iterable[tuple[int, bytes]]) -> Iterator[Event]:
     tail = _event(at_ns, rest)
     if tail is not None:
         yield tail._replace(whole=False)
+
+
+def _is_one_plain_event(raw: bytes) -> bool:
+    """What nearly every read brings: one data line and the blank line that ends it."""
+    return raw.startswith(b"data: ") and raw.endswith(b"\n\n") and raw.count(b"\n") == 2 and b"\r" not in raw  # noqa: PLR2004
 
 
 def _event(at_ns: int, block: bytes) -> Event | None:

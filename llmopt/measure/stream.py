@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Literal
 
@@ -26,6 +27,8 @@ SLICE = 16
 """Events read between two yields: about a tenth of a millisecond, so that stamping other streams never waits longer."""
 THINKING_TAGS = (("<think>", "</think>"), ("<thought>", "</thought>"))
 ERROR_CHARACTERS = 300
+USAGE = re.compile(rb'"usage":\s*\{')
+"""An event that tells running token counts: it is always parsed."""
 
 
 def read_answer(
@@ -89,6 +92,7 @@ class _Answer:
         self.over = False
         self.torn = False
         self.seen = 0
+        self.pattern = _Pattern()
 
     def fail(self, kind: str, message: str = "") -> None:
         """Keep the first failure."""
@@ -99,6 +103,16 @@ class _Answer:
     def take(self, event: Event) -> None:
         """Read one event."""
         self.seen += 1
+        text = self.pattern.text_of(event.data)
+        if text is not None:
+            self._keep(event.at_ns, text, "", is_answer=True)
+            return
+        before = len(self.at_ns)
+        self._parse(event)
+        if len(self.at_ns) == before + 1 and self.pieces[-1] and not self.reasoning[-1]:
+            self.pattern.learn(event.data, self.pieces[-1])
+
+    def _parse(self, event: Event) -> None:
         data = event.data.strip()
         if data == b"[DONE]":
             self.over = True
@@ -141,10 +155,13 @@ class _Answer:
         called = bool(delta.get("tool_calls") or delta.get("function_call")) and _calls(delta)
         if not (text or thought or called):
             return
+        self._keep(at_ns, text, thought, is_answer=bool(text or called))
+
+    def _keep(self, at_ns: int, text: str, thought: str, *, is_answer: bool) -> None:
         self.at_ns.append(at_ns)
         self.pieces.append(text)
         self.reasoning.append(thought)
-        self.is_answer.append(bool(text or called))
+        self.is_answer.append(is_answer)
         done = self.usage.get("completion_tokens") if self.usage else None
         self.running.append(done if isinstance(done, int) else None)
 
@@ -229,6 +246,38 @@ class _Answer:
             return ()
         sizes = [len((a + b).encode("utf-8", "replace")) or 1 for a, b in zip(self.pieces, self.reasoning, strict=True)]
         return _apportion(tokens, sizes)
+
+
+class _Pattern:
+    """The events of one answer mostly differ in their text alone: those are read without parsing JSON again.
+
+    An event that begins and ends as the last parsed one did, with nothing between that could end or escape a JSON
+    string, parses to the same with that text in place of the other.
+    """
+
+    def __init__(self) -> None:
+        self.before: bytes | None = None
+        self.after = b""
+
+    def learn(self, data: bytes, text: str) -> None:
+        """Take the bytes around the text of a parsed event, where it stands in it exactly once and unescaped."""
+        if "\\" in text or '"' in text or USAGE.search(data):
+            return
+        for opening in (b'"content":"', b'"content": "'):
+            before, found, after = data.partition(opening + text.encode("utf-8", "replace") + b'"')
+            if found and opening not in after:
+                self.before, self.after = before + opening, b'"' + after
+                return
+
+    def text_of(self, data: bytes) -> str | None:
+        """The text of an event of the known form, None for any other (which includes an empty text)."""
+        before, after = self.before, self.after
+        if before is None or not (data.startswith(before) and data.endswith(after)):
+            return None
+        middle = data[len(before) : len(data) - len(after)]
+        if not middle or b'"' in middle or b"\\" in middle:
+            return None
+        return middle.decode("utf-8", "replace")
 
 
 def _apportion(total: int, sizes: list[int]) -> tuple[int, ...]:

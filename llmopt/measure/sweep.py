@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from llmopt.measure.load import LoadRun
 from llmopt.measure.metrics import speed
 from llmopt.measure.slo import Slo
-from llmopt.measure.stats.intervals import t_quantile
+from llmopt.measure.stats.special import t_quantile
 from llmopt.measure.timing import ttft_s
 from llmopt.records import Estimate, Load
 

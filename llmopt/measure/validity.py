@@ -13,7 +13,8 @@ from typing import Any
 
 from llmopt.measure.load import LoadRun
 from llmopt.measure.metrics import Window
-from llmopt.measure.stats.intervals import smallest_n, t_quantile
+from llmopt.measure.stats.intervals import smallest_n
+from llmopt.measure.stats.special import t_quantile
 from llmopt.measure.timing import lateness_s, ttft_s
 
 __all__ = ["Certificate", "CoLoad", "CoLoadWatch", "certify", "drift", "mser", "steady_window"]

@@ -10,7 +10,10 @@ import math
 import statistics
 from bisect import bisect_right
 from collections.abc import Hashable, Sequence
+from functools import cache
 from typing import NamedTuple
+
+from llmopt.measure.stats.special import beta_quantile, binomial_cdf, t_quantile, z_quantile
 
 __all__ = [
     "Interval",
@@ -24,9 +27,7 @@ __all__ = [
     "quantile_interval",
     "ratio_interval",
     "smallest_n",
-    "t_quantile",
     "wilson",
-    "z_quantile",
 ]
 
 CONFIDENCE = 0.95
@@ -38,18 +39,6 @@ class Interval(NamedTuple):
     value: float
     low: float | None
     high: float | None
-
-
-def z_quantile(p: float) -> float:
-    """Quantile of the standard normal."""
-    return statistics.NormalDist().inv_cdf(p)
-
-
-def t_quantile(p: float, degrees: float) -> float:
-    """Quantile of Student's t."""
-    from scipy.special import stdtrit  # noqa: PLC0415 - scipy is imported only where it is used
-
-    return float(stdtrit(degrees, p))
 
 
 def wilson(successes: float, n: float, *, confidence: float = CONFIDENCE, quantile: float | None = None) -> Interval:
@@ -65,13 +54,11 @@ def wilson(successes: float, n: float, *, confidence: float = CONFIDENCE, quanti
 
 def clopper_pearson(successes: int, n: int, *, confidence: float = CONFIDENCE) -> Interval:
     """The exact interval of a proportion (Clopper and Pearson, 1934): never covers less than it says."""
-    from scipy.special import betaincinv  # noqa: PLC0415
-
     if not 0 <= successes <= n or n < 1:
         raise ValueError("successes lie between 0 and n")
     tail = (1 - confidence) / 2
-    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
-    high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1 - tail))
+    low = 0.0 if successes == 0 else beta_quantile(successes, n - successes + 1, tail)
+    high = 1.0 if successes == n else beta_quantile(successes + 1, n - successes, 1 - tail)
     return Interval(successes / n, low, high)
 
 
@@ -171,21 +158,25 @@ def one_sided_quantile(ordered: Sequence[float], q: float, *, confidence: float 
     )
 
 
-def design_effect(values: Sequence[float], clusters: Sequence[Hashable], threshold: float) -> float:
-    """How much less a clustered sample says about the share of values up to ``threshold`` than an independent one.
+def design_effect(groups: Sequence[Sequence[float]], threshold: float) -> float:
+    """How much less grouped values say about their share up to ``threshold`` than as many independent ones.
 
-    Where many values equal the threshold the answer depends on which side they fall: the larger effect is taken.
+    Each group is in ascending order. Where many values equal the threshold the answer depends on which side they fall:
+    the larger effect is taken. The variance is that of ``mean_interval`` with the groups as clusters.
     """
-    n = len(values)
-    slack = abs(threshold) * 1e-9
+    counts = [len(group) for group in groups if group]
+    n, number = sum(counts), len(counts)
+    if number < 2:  # noqa: PLR2004 - one group has no spread between groups
+        return float(n)
     effects = [1.0]
-    for edge in (threshold - slack, threshold + slack):
-        below = [1.0 if value <= edge else 0.0 for value in values]
-        p = statistics.fmean(below)
-        error, degrees = _standard_error(below, clusters)
-        if degrees < 1:
-            return float(n)
-        effects.append(error * error * n / (p * (1 - p)) if 0 < p < 1 else n / (degrees + 1))
+    for edge in (threshold - abs(threshold) * 1e-9, threshold + abs(threshold) * 1e-9):
+        below = [bisect_right(group, edge) for group in groups if group]
+        p = sum(below) / n
+        if 0 < p < 1:
+            spread = sum((seen - count * p) ** 2 for seen, count in zip(below, counts, strict=True))
+            effects.append(spread * number / (number - 1) / (n * p * (1 - p)))
+        else:
+            effects.append(n / number)
     return max(effects)
 
 
@@ -220,15 +211,13 @@ def _ranks(n: int, q: float, confidence: float) -> tuple[int, int] | None:
     return (low, high) if low >= 1 and high <= n else None
 
 
+@cache
 def _rank_below(n: int, q: float, tail: float) -> int:
     """The highest rank that lies above the quantile with at most ``tail`` probability; 0 where none does."""
-    from scipy.special import bdtr  # noqa: PLC0415
-
-    return bisect_right(range(n + 1), tail, key=lambda k: float(bdtr(k, n, q)))
+    return bisect_right(range(n + 1), tail, key=lambda k: binomial_cdf(k, n, q))
 
 
+@cache
 def _rank_above(n: int, q: float, tail: float) -> int:
     """The lowest rank that lies below the quantile with at most ``tail`` probability; n + 1 where none does."""
-    from scipy.special import bdtr  # noqa: PLC0415
-
-    return bisect_right(range(n + 1), 1 - tail - 1e-15, key=lambda k: float(bdtr(k, n, q))) + 1
+    return bisect_right(range(n + 1), 1 - tail - 1e-12, key=lambda k: binomial_cdf(k, n, q)) + 1

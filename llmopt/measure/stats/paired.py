@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
-from llmopt.measure.stats.intervals import CONFIDENCE, Interval, cluster_totals, mean_interval, t_quantile, z_quantile
+from llmopt.measure.stats.intervals import CONFIDENCE, Interval, cluster_totals, mean_interval
+from llmopt.measure.stats.special import t_quantile, z_quantile
 
 if TYPE_CHECKING:
     import numpy as np

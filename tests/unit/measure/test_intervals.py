@@ -17,9 +17,9 @@ from llmopt.measure.stats.intervals import (
     quantile_interval,
     ratio_interval,
     smallest_n,
-    t_quantile,
     wilson,
 )
+from llmopt.measure.stats.special import t_quantile
 
 floats = st.floats(-1e6, 1e6)
 
@@ -109,10 +109,24 @@ def test_one_sided_bounds_need_fewer_values():
     assert one_sided_quantile(range(299), 0.99).high == 298
 
 
-def test_a_design_effect_sees_clusters():
+def test_a_design_effect_sees_groups():
     values = [float(k // 10) for k in range(200)]
-    assert design_effect(values, list(range(200)), 9.0) == pytest.approx(1.0, abs=0.05)
-    assert design_effect(values, [k // 10 for k in range(200)], 9.0) == pytest.approx(10, rel=0.1)
+    assert design_effect([[value] for value in values], 9.5) == pytest.approx(1.0, abs=0.05)
+    assert design_effect([values[k : k + 10] for k in range(0, 200, 10)], 9.5) == pytest.approx(10, rel=0.1)
+    assert design_effect([values], 9.5) == 200
+
+
+@given(st.lists(st.lists(st.sampled_from([1.0, 2.0, 3.0]), min_size=1, max_size=8), min_size=2, max_size=8))
+def test_a_design_effect_is_the_clustered_variance_over_the_plain_one(groups):
+    effect = design_effect([sorted(group) for group in groups], 2.0)
+    below = [float(value <= 2.0) for group in groups for value in group]
+    labels = [k for k, group in enumerate(groups) for _ in group]
+    p, n = statistics.fmean(below), len(below)
+    if 0 < p < 1:
+        interval = mean_interval(below, clusters=labels)
+        error = (interval.high - interval.low) / 2 / t_quantile(0.975, len(groups) - 1)
+        assert effect >= error**2 * n / (p * (1 - p)) - 1e-9
+    assert effect >= 1
 
 
 @given(st.lists(floats, min_size=2, max_size=40))

