@@ -66,11 +66,11 @@ async def climb(plan: LaunchPlan, child: Child, *, clock: Clock, on_phase: Calla
         endpoint = replace(endpoint, port=int(found))
     await watch.until(lambda: _listening(endpoint, plan, child))
     on_phase(Phase.LISTENING)
-    await watch.until(lambda: watch.asking(_healthy(endpoint, plan.health_path)))
+    await watch.until(lambda: watch.asking(_healthy, endpoint, plan.health_path))
     on_phase(Phase.HEALTHY)
-    await watch.until(lambda: watch.asking(_listed(endpoint)), cap_s=LISTED_CAP_S, otherwise="not_listed")
+    await watch.until(lambda: watch.asking(_listed, endpoint), cap_s=LISTED_CAP_S, otherwise="not_listed")
     on_phase(Phase.LISTED)
-    await watch.until(lambda: watch.asking(_answers(endpoint, plan.ready_cap_s)))
+    await watch.until(lambda: watch.asking(_answers, endpoint, plan.ready_cap_s))
     on_phase(Phase.READY)
     return endpoint
 
@@ -116,10 +116,10 @@ class _Watch:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
 
-    async def asking(self, answer: Awaitable[T]) -> T:
+    async def asking(self, question: Callable[..., Awaitable[T]], *arguments: object) -> T:
         """Count a request of ours, because a server may log it."""
         self._requests += 1
-        return await answer
+        return await question(*arguments)
 
     async def _while_watching(self, awaitable: Awaitable[T]) -> T:
         task = asyncio.ensure_future(awaitable)

@@ -50,6 +50,7 @@ class Guardian:
         self._inbox = b""
         self._outbox = b""
         self._closing = False
+        self._told_to_end = False
         self._witness = os.getppid()
         self._selector = selectors.DefaultSelector()
         channel.setblocking(False)  # noqa: FBT003 - the standard name
@@ -69,7 +70,10 @@ class Guardian:
         self._wakeup = (reader, writer)
         self._selector.register(reader, selectors.EVENT_READ, lambda: reader.recv(4096))
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: self._farewell())
+        signal.signal(signal.SIGTERM, self._note_term)
+
+    def _note_term(self, *_: object) -> None:
+        self._told_to_end = True  # acted upon by the loop: a handler may interrupt anything
 
     def serve(self, swept: Json) -> None:
         """Work until the client is gone and nothing is left to guard."""
@@ -83,10 +87,11 @@ class Guardian:
 
     def _farewell(self) -> None:
         """The client is gone, or we were told to end: stop everything, quickly."""
-        if not self._closing:
-            self._closing = True
-            for key in [k for k in self._selector.get_map().values() if k.fileobj != self._wakeup[0]]:
-                self._selector.unregister(key.fileobj)
+        if self._closing:
+            return
+        self._closing = True
+        for key in [k for k in self._selector.get_map().values() if k.fileobj != self._wakeup[0]]:
+            self._selector.unregister(key.fileobj)
         for ward in self.wards.values():
             ward.begin(FAREWELL_GRACE_S)
 
@@ -162,8 +167,8 @@ class Guardian:
                     ward.begin(2.0, step="tree")
 
     def _tick(self) -> None:
-        if not self._closing and os.getppid() != self._witness:
-            self._farewell()  # the other half died
+        if self._told_to_end or os.getppid() != self._witness:  # or the other half died
+            self._farewell()
         now = time.monotonic()
         table: dict[int, proc.Process] | None = None
         for ward in list(self.wards.values()):
@@ -199,7 +204,7 @@ class Guardian:
 
 
 def witness(folder: Path, guardian: int) -> int:
-    """The waiting half: when the serving half dies before its time, end all it guarded."""
+    """The waiting half: when the serving half has ended, and however, end what is left of all it guarded."""
     handle = os.pidfd_open(guardian) if hasattr(os, "pidfd_open") else None
 
     def pass_on(*_: object) -> None:
@@ -208,8 +213,6 @@ def witness(folder: Path, guardian: int) -> int:
 
     signal.signal(signal.SIGTERM, pass_on)
     _, status = os.waitpid(guardian, 0)
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
-        return 0
     deadline = time.monotonic() + REAP_CAP_S
     while time.monotonic() < deadline:
         table = proc.read_table()
@@ -223,7 +226,7 @@ def witness(folder: Path, guardian: int) -> int:
                 pass
         time.sleep(STEP_S)
     sweep(folder)
-    return 1
+    return 0 if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0 else 1
 
 
 def _level(cgroups: Path | None) -> str:

@@ -171,7 +171,8 @@ class Ward:
         now = time.monotonic()
         if self.ladder:
             self.ladder.grace_s = min(self.ladder.grace_s, grace_s)
-            self.ladder.deadline_s = min(self.ladder.deadline_s, now + grace_s)
+            if self.ladder.step != "kill":
+                self.ladder.deadline_s = min(self.ladder.deadline_s, now + grace_s)
             return
         self._state = "stopping"
         table = proc.read_table()
@@ -228,7 +229,8 @@ class Ward:
             if size <= self._log_cap:
                 return
             offset = max(0, size - self._log_cap)
-            with Path(self._log_path + ".1").open("wb") as older:
+            older_log = os.open(f"{self._log_path}.1", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(older_log, "wb") as older:
                 # bounded: an engine that writes faster than we copy must not keep us here
                 while offset < 2 * size and (chunk := os.pread(self._log, 1 << 20, offset)):
                     older.write(chunk)
