@@ -164,8 +164,8 @@ class LimitStatus(str, Enum):
 class LimitCheck:
     """One limit against one measurement.
 
-    ``violation`` is ≤ 0 exactly where the limit is met, relative to the limit; it uses the one-sided bound where the
-    estimate has an interval. ``point_violation`` uses the value alone: what a search follows while samples are few.
+    ``violation`` is ≤ 0 exactly where the limit is met: the logarithm of the ratio to the limit, at the one-sided bound
+    where the estimate has an interval. ``point_violation`` uses the value alone: a search follows it while samples are few.
     """
 
     status: LimitStatus
@@ -206,11 +206,15 @@ class Constraint:
         )
 
     def _violation(self, value: float) -> float:
-        excess = value - self.limit if self.upper else self.limit - value
-        relative = excess / (abs(self.limit) or 1.0)
-        if relative == 0 and self.strict:
+        if self.limit > 0 and value > 0:
+            # a ratio's logarithm: half and double are equally far, and five percent are 0.05
+            excess = math.log(value / self.limit) if self.upper else math.log(self.limit / value)
+        else:
+            excess = value - self.limit if self.upper else self.limit - value
+            excess /= self.limit or 1.0
+        if excess == 0 and self.strict:
             return math.ulp(1.0)
-        return relative
+        return excess
 
 
 def _one_sided(estimate: Estimate, *, upper: bool) -> float:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 __all__ = [
@@ -153,12 +154,12 @@ class Configuration:
     launch: Settings
     request: InferenceParams
 
-    @property
+    @cached_property
     def launch_key(self) -> str:
         """The same for configurations that can share one running engine."""
         return digest([self.engine, dict(self.launch)])
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The same for identical configurations."""
         return digest([self.engine, dict(self.launch), self.request.given()])

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmopt.search.space import ENUMERABLE, grid_values
+from llmopt.search.gaussian import distances
+from llmopt.search.space import grid_values
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from llmopt.records import Configuration, Parameter, SettingValue
     from llmopt.search.space import Space
 
-__all__ = ["Candidates", "Encoder"]
+__all__ = ["Candidates", "Encoder", "Pool"]
 
 _LOG_RATIO = 8.0
 """Sizes that span at least such a factor are compared by their logarithms."""
 
-_MOST = 2_000
+_MOST = 1_500
+"""Candidates weighed for one proposal."""
+
+_LISTED = 8_000
+"""Up to so many legal configurations are listed and encoded once."""
 
 
 class Encoder:
@@ -68,26 +75,68 @@ class _Scale:
         return (number - self._low) / (self._high - self._low) if self._high > self._low else 0.0
 
 
-class Candidates:
-    """Configurations to choose from: all legal ones where they are few, else draws and neighbours of the best."""
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Configurations with their encoded rows, in the same order."""
 
-    def __init__(self, space: Space, *, most: int = _MOST) -> None:
+    configurations: Sequence[Configuration]
+    rows: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.configurations)
+
+    def take(self, places: Sequence[int] | NDArray[np.intp]) -> Pool:
+        """The part at these places."""
+        return Pool(configurations=[self.configurations[i] for i in places], rows=self.rows[places])
+
+
+class Candidates:
+    """Configurations to choose from: legal ones where they can be listed, else draws; with the neighbours of the best.
+
+    A listed space is encoded once; from a long list each choice takes a part.
+    """
+
+    def __init__(self, space: Space, encoder: Encoder, *, most: int = _MOST, listed: int = _LISTED) -> None:
         self._space = space
+        self._encoder = encoder
         self._most = most
-        few = not space.continuous and space.combinations <= max(4 * most, ENUMERABLE // 2)
-        listed = list(space.configurations()) if few else None
-        self.all = listed if listed is not None and len(listed) <= most else None
+        few = not space.continuous and space.combinations <= 10 * listed
+        found = list(itertools.islice(space.configurations(), listed + 1)) if few else []
+        whole = few and len(found) <= listed
+        self._all = Pool(configurations=found, rows=encoder.rows(found)) if whole else None
 
     def choose(
         self,
         source: random.Random,
         *,
+        seen: Callable[[Configuration], bool],
         around: Sequence[Configuration] = (),
         launch: Mapping[str, SettingValue] | None = None,
-    ) -> list[Configuration]:
-        """Candidates for one decision; ``around`` are the best so far, ``launch`` the running engine's settings."""
-        if self.all is not None:
-            return self.all
+    ) -> Pool:
+        """Unseen candidates for one decision; ``around`` are the best so far, ``launch`` is what runs now."""
+        if self._all is None:
+            return self._drawn(source, seen, around, launch)
+        everything = self._all
+        left = [i for i, configuration in enumerate(everything.configurations) if not seen(configuration)]
+        if len(left) <= self._most:
+            return everything.take(left)
+        chosen = set(source.sample(left, self._most))
+        if launch is not None:
+            key = self._space.configuration(launch).launch_key
+            chosen.update(i for i in left if everything.configurations[i].launch_key == key)
+        if around:
+            apart = distances(everything.rows[left], self._encoder.rows(around), self._encoder.unordered).sum(axis=0)
+            near = np.argpartition(apart.min(axis=1), self._most // 10)[: self._most // 10]
+            chosen.update(left[int(i)] for i in near)
+        return everything.take(sorted(chosen))
+
+    def _drawn(
+        self,
+        source: random.Random,
+        seen: Callable[[Configuration], bool],
+        around: Sequence[Configuration],
+        launch: Mapping[str, SettingValue] | None,
+    ) -> Pool:
         found: dict[str, Configuration] = {}
         for best in around:
             for near in self._neighbours(best, source):
@@ -97,7 +146,8 @@ class Candidates:
                 drawn = self._draw(base, source)
                 if drawn is not None and len(found) < self._most:
                     found[drawn.key] = drawn
-        return list(found.values())
+        left = [configuration for configuration in found.values() if not seen(configuration)]
+        return Pool(configurations=left, rows=self._encoder.rows(left))
 
     def _draw(self, launch: Mapping[str, SettingValue] | None, source: random.Random) -> Configuration | None:
         settings = launch if launch is not None else self._space.draw_launch(source)

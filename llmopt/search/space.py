@@ -89,6 +89,7 @@ class Space:
         self.parameters = _ordered(parameters, known={*self.defaults, *_REQUEST_FIELDS})
         self.by_name = {parameter.name: parameter for parameter in self.parameters}
         self._conflict = conflict
+        self._base = {**self.defaults, **self.request_defaults.given()}
         for parameter in self.parameters:
             if parameter.level == "request" and parameter.name not in _REQUEST_FIELDS:
                 raise ValueError(f"{parameter.name} is not a request setting")
@@ -121,7 +122,9 @@ class Space:
 
     def active(self, parameter: Parameter, settings: Mapping[str, SettingValue]) -> bool:
         """Whether a parameter matters under the settings decided so far."""
-        complete = {**self.defaults, **self.request_defaults.given(), **settings}
+        if not parameter.only_if:
+            return True
+        complete = {**self._base, **settings}
         return all(complete.get(name) in allowed for name, allowed in parameter.only_if.items())
 
     def configuration(self, assignment: Mapping[str, SettingValue]) -> Configuration:

@@ -104,7 +104,7 @@ def test_every_fourth_proposal_knows_nothing_of_the_prior():
     coordinator = Coordinator(make_space(), SPEED, method="gp", priors=(prior,))
     used = []
     for _ in range(12):
-        coordinator._proposer._predicted.clear()
+        coordinator._proposer._forecasts._known.clear()
         prior.asked = 0
         c = coordinator.ask().configuration
         used.append(prior.asked > 0)
@@ -226,8 +226,8 @@ def test_large_spaces_are_sampled_around_the_best():
         conflict=lambda s: "rule" if s.get("p0", 0) > 0.9 else None,
     )
     best = space.configuration({f"p{i}": 0.5 for i in range(6)})
-    pool = Candidates(space, most=300).choose(random.Random(1), around=[best])
+    pool = Candidates(space, Encoder(space), most=300).choose(random.Random(1), seen=lambda c: False, around=[best])
     assert len(pool) == 300
-    assert all(space.problem(c) is None for c in pool)
-    near = [c for c in pool if sum(c.launch[f"p{i}"] != 0.5 for i in range(6)) <= 2]
+    assert all(space.problem(c) is None for c in pool.configurations)
+    near = [c for c in pool.configurations if sum(c.launch[f"p{i}"] != 0.5 for i in range(6)) <= 2]
     assert len(near) > 20
