@@ -157,10 +157,12 @@ def _rates(run: LoadRun, window: Window) -> dict[str, Estimate]:
         "total_tokens_per_s": (f"{counted}/s", 1.0, lambda s: _output_tokens(s) + (s.prompt_tokens or 0)),
         "characters_per_s": ("characters/s", 1.0, lambda s: float(len(s.text) + len(s.reasoning))),
     }
+    by_time = [window.share(sample) for sample in touching]
+    by_tokens = [_delivered(sample, window) for sample in touching]
     found: dict[str, Estimate] = {}
     for name, (unit, scale, amount) in amounts.items():
         amounts_of = [amount(sample) if sample.ok else 0.0 for sample in touching]
-        shares = [_delivered(sample, window, by_tokens=name != "answers_per_minute") for sample in touching]
+        shares = by_time if name == "answers_per_minute" else by_tokens
         rate = sum(a * share for a, share in zip(amounts_of, shares, strict=True)) / window.seconds
         interval = (
             _closed_rate(touching, amounts_of, rate) if closed else _open_rate(touching, amounts_of, window, rate)
@@ -174,10 +176,12 @@ def _output_tokens(sample: Sample) -> float:
     return float(sample.completion_tokens or len(sample.token_s))
 
 
-def _delivered(sample: Sample, window: Window, *, by_tokens: bool) -> float:
-    """The share of a request's output that arrived inside the window; of its time, for whole answers."""
-    if not by_tokens or not sample.token_s:
+def _delivered(sample: Sample, window: Window) -> float:
+    """The share of a request's output that arrived inside the window."""
+    if not sample.token_s:
         return window.share(sample)
+    if window.start_s <= sample.token_s[0] and sample.token_s[-1] <= window.end_s:
+        return 1.0
     counts = sample.token_counts or (1,) * len(sample.token_s)
     inside = sum(n for at_s, n in zip(sample.token_s, counts, strict=True) if window.start_s <= at_s <= window.end_s)
     return inside / sum(counts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = ["Event", "events"]
+__all__ = ["Event", "Splitter", "events"]
 
 BOM = b"\xef\xbb\xbf"
 
@@ -20,39 +20,53 @@ class Event(NamedTuple):
     """False for what was left without its closing blank line when the stream ended."""
 
 
-def events(chunks: Iterable[tuple[int, bytes]]) -> Iterator[Event]:
-    """The events with data, in order; comments, ids and retry times pass silently, however the bytes were cut."""
-    rest, after_cr, started, at_ns = b"", False, False, 0
-    for at_ns, raw in chunks:
-        if started and not rest and _is_one_plain_event(raw):
-            after_cr = False
-            yield Event(at_ns, raw[6:-2])
-            continue
-        data = raw[1:] if after_cr and raw[:1] == b"\n" else raw
+class Splitter:
+    """Cuts reads into events, however the bytes were cut on their way; comments, ids and retry times pass silently."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._after_cr = False
+        self._started = False
+        self._at_ns = 0
+
+    @property
+    def between_events(self) -> bool:
+        """Whether the next read begins a new event."""
+        return self._started and not self._rest and not self._after_cr
+
+    def feed(self, at_ns: int, raw: bytes) -> list[Event]:
+        """The events that this read ended."""
+        self._at_ns = at_ns
+        data = raw[1:] if self._after_cr and raw[:1] == b"\n" else raw
         if b"\r" in raw:
-            after_cr = raw.endswith(b"\r")
+            self._after_cr = raw.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         elif raw:
-            after_cr = False
-        buffer = rest + data if rest else data
-        if not started:
+            self._after_cr = False
+        buffer = self._rest + data if self._rest else data
+        if not self._started:
             if len(buffer) < len(BOM) and BOM.startswith(buffer):
-                rest = buffer
-                continue
-            buffer, started = buffer.removeprefix(BOM), True
-        *blocks, rest = buffer.split(b"\n\n")
-        for block in blocks:
-            event = _event(at_ns, block)
-            if event is not None:
-                yield event
-    tail = _event(at_ns, rest)
+                self._rest = buffer
+                return []
+            buffer, self._started = buffer.removeprefix(BOM), True
+        *blocks, self._rest = buffer.split(b"\n\n")
+        found = (_event(at_ns, block) for block in blocks)
+        return [event for event in found if event is not None]
+
+    def end(self) -> Event | None:
+        """What was left when the stream ended."""
+        event = _event(self._at_ns, self._rest)
+        return None if event is None else event._replace(whole=False)
+
+
+def events(chunks: Iterable[tuple[int, bytes]]) -> Iterator[Event]:
+    """All events with data, in order."""
+    splitter = Splitter()
+    for at_ns, raw in chunks:
+        yield from splitter.feed(at_ns, raw)
+    tail = splitter.end()
     if tail is not None:
-        yield tail._replace(whole=False)
-
-
-def _is_one_plain_event(raw: bytes) -> bool:
-    """What nearly every read brings: one data line and the blank line that ends it."""
-    return raw.startswith(b"data: ") and raw.endswith(b"\n\n") and raw.count(b"\n") == 2 and b"\r" not in raw  # noqa: PLR2004
+        yield tail
 
 
 def _event(at_ns: int, block: bytes) -> Event | None:

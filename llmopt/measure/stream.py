@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Literal
 
-from llmopt.measure.sse import Event, events
+from llmopt.measure.sse import Event, Splitter
 from llmopt.records import Sample
 from llmopt.runtime.http import Exchange
 
@@ -55,12 +55,13 @@ def reading(
     elif "json" in exchange.headers.get("content-type", ""):
         answer.take(Event(exchange.ended_ns, _body(exchange)))
     else:
-        for number, event in enumerate(events(exchange.chunks)):
-            answer.take(event)
+        for number, (at_ns, raw) in enumerate(exchange.chunks):
+            answer.read(at_ns, raw)
             if answer.over:
                 break
             if number % SLICE == SLICE - 1:
                 yield
+        answer.read_rest()
     answer.close(exchange)
     return answer.sample(exchange, item_id=item_id, planned_s=planned_s, count_tokens=count_tokens)
 
@@ -92,6 +93,7 @@ class _Answer:
         self.over = False
         self.torn = False
         self.seen = 0
+        self.splitter = Splitter()
         self.pattern = _Pattern()
 
     def fail(self, kind: str, message: str = "") -> None:
@@ -100,19 +102,30 @@ class _Answer:
             self.error = f"{kind}: {message}" if message else kind
         self.over = True
 
+    def read(self, at_ns: int, raw: bytes) -> None:
+        """Read what one read brought."""
+        text = self.pattern.text_of(raw) if self.splitter.between_events else None
+        if text is not None:
+            self._keep(at_ns, text, "", is_answer=True)
+            return
+        before = len(self.at_ns)
+        found = self.splitter.feed(at_ns, raw)
+        for event in found:
+            self.take(event)
+            if self.over:
+                return
+        if len(found) == len(self.at_ns) - before == 1 and self.pieces[-1] and not self.reasoning[-1]:
+            self.pattern.learn(raw, self.pieces[-1])
+
+    def read_rest(self) -> None:
+        """Read what was left when the stream ended."""
+        tail = None if self.over else self.splitter.end()
+        if tail is not None:
+            self.take(tail)
+
     def take(self, event: Event) -> None:
         """Read one event."""
         self.seen += 1
-        text = self.pattern.text_of(event.data)
-        if text is not None:
-            self._keep(event.at_ns, text, "", is_answer=True)
-            return
-        before = len(self.at_ns)
-        self._parse(event)
-        if len(self.at_ns) == before + 1 and self.pieces[-1] and not self.reasoning[-1]:
-            self.pattern.learn(event.data, self.pieces[-1])
-
-    def _parse(self, event: Event) -> None:
         data = event.data.strip()
         if data == b"[DONE]":
             self.over = True
@@ -249,33 +262,33 @@ class _Answer:
 
 
 class _Pattern:
-    """The events of one answer mostly differ in their text alone: those are read without parsing JSON again.
+    """The reads of one answer mostly bring one event each that differs in its text alone: no need to parse JSON again.
 
-    An event that begins and ends as the last parsed one did, with nothing between that could end or escape a JSON
-    string, parses to the same with that text in place of the other.
+    A read that begins and ends as the last parsed one did, with nothing between that could end or escape a JSON
+    string, says the same with that text in place of the other.
     """
 
     def __init__(self) -> None:
         self.before: bytes | None = None
         self.after = b""
 
-    def learn(self, data: bytes, text: str) -> None:
+    def learn(self, raw: bytes, text: str) -> None:
         """Take the bytes around the text of a parsed event, where it stands in it exactly once and unescaped."""
-        if "\\" in text or '"' in text or USAGE.search(data):
+        if "\\" in text or '"' in text or not raw.endswith(b"\n\n") or USAGE.search(raw):
             return
         for opening in (b'"content":"', b'"content": "'):
-            before, found, after = data.partition(opening + text.encode("utf-8", "replace") + b'"')
+            before, found, after = raw.partition(opening + text.encode("utf-8", "replace") + b'"')
             if found and opening not in after:
                 self.before, self.after = before + opening, b'"' + after
                 return
 
-    def text_of(self, data: bytes) -> str | None:
-        """The text of an event of the known form, None for any other (which includes an empty text)."""
+    def text_of(self, raw: bytes) -> str | None:
+        """The text of a read of the known form, None for any other (which includes an empty text)."""
         before, after = self.before, self.after
-        if before is None or not (data.startswith(before) and data.endswith(after)):
+        if before is None or not (raw.startswith(before) and raw.endswith(after)):
             return None
-        middle = data[len(before) : len(data) - len(after)]
-        if not middle or b'"' in middle or b"\\" in middle:
+        middle = raw[len(before) : len(raw) - len(after)]
+        if not middle or b'"' in middle or b"\\" in middle or b"\n" in middle:
             return None
         return middle.decode("utf-8", "replace")
 
