@@ -79,6 +79,11 @@ class RunningEngine:
             self._child.when_ended(pass_on)
         return await end
 
+    def kill(self) -> None:
+        """Kill the whole tree at once; for memory emergencies, from any thread."""
+        if self._child is not None:
+            self._child.stop(0.0)
+
     def check(self) -> None:
         """Raise EngineDied when the engine has ended by itself."""
         status = self.exit_status()

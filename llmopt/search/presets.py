@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from llmopt.records import Parameter, SettingValue
 
@@ -12,8 +12,10 @@ _TEMPERATURES: tuple[SettingValue, ...] = (0.0, 0.1, 0.3, 0.7, 0.8, 1.0)
 _SAMPLED = _TEMPERATURES[1:]
 
 
-def request_parameters(prompt_forms: Sequence[str], *, thinking: bool = False) -> tuple[Parameter, ...]:
-    """The searched request settings; ``top_p`` and ``top_k`` exist only where the temperature lets them matter."""
+def request_parameters(
+    prompt_forms: Sequence[str], *, supported: Collection[str], thinking: bool = False
+) -> tuple[Parameter, ...]:
+    """The request settings to search, of those an engine takes; ``top_p``, ``top_k`` only above temperature 0."""
     parameters = [
         Parameter(name="prompt_form", level="request", values=tuple(prompt_forms)),
         Parameter(name="temperature", level="request", values=_TEMPERATURES, ordinal=True),
@@ -26,4 +28,4 @@ def request_parameters(prompt_forms: Sequence[str], *, thinking: bool = False) -
     ]
     if thinking:
         parameters.append(Parameter(name="thinking", level="request", values=(False, True)))
-    return tuple(parameters)
+    return tuple(p for p in parameters if p.name in supported)

@@ -6,6 +6,7 @@ makes it stop the old one (release proved) and start the new one.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -38,7 +39,7 @@ from llmopt.workload.prompts import render
 
 if TYPE_CHECKING:
     from llmopt.engines.launch import RunningEngine
-    from llmopt.hardware.sampler import PeakSampler
+    from llmopt.hardware.supervision import WatchedLaunch
 
 __all__ = ["Bench", "EngineHost", "Failed", "Hosted", "TrialResult", "Workload", "request_for"]
 
@@ -49,10 +50,12 @@ WARM_UP_TOKENS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Hosted:
-    """A running engine and the sampler that watches its memory."""
+    """A running engine and what watches its memory."""
 
     engine: RunningEngine
-    sampler: PeakSampler
+    memory: WatchedLaunch
+    out_of_memory: asyncio.Event
+    """Set when memory became critical: the trial ends as infeasible."""
 
 
 class EngineHost(Protocol):
@@ -224,15 +227,17 @@ class Bench:
         extra = self._host.request_extra(configuration)
         requests = [request_for(item, configuration.request, work, extra) for item in items]
         watch = CoLoadWatch(hosted.engine.pids)
-        run = await drive(client, requests, work.load, on_sample=on_sample)
+        run = await drive(client, requests, work.load, on_sample=on_sample, stop=hosted.out_of_memory)
         co_load = watch.stop()
+        if hosted.out_of_memory.is_set():
+            raise DoesNotFit("memory.trial_ended", peak=f"{hosted.memory.trace().peak_bytes / 1e9:.2f}")
         if not any(sample.ok for sample in run.samples):
             hosted.engine.check()
             raise client.explain(run.samples[0].error or "closed_early" if run.samples else "closed_early")
         by_id = {item.id: item for item in items}
         scores = tuple(score(by_id[s.item_id], s, language=work.dataset.language) for s in run.samples)
         memory = Estimate(
-            value=float(hosted.sampler.trace().peak_bytes), unit="B", n=1, method="peak of the process tree"
+            value=float(hosted.memory.trace().peak_bytes), unit="B", n=1, method="peak of the process tree"
         )
         certificate = certify(run, co_load=co_load)
         measurement = Measurement(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from llmopt.engines.base import Engine
-from llmopt.engines.launch import Phase, launch
-from llmopt.hardware.sampler import PeakSampler
+from llmopt.engines.launch import Phase, RunningEngine, launch
+from llmopt.hardware.levels import LevelChange, MemoryLimits
+from llmopt.hardware.supervision import LaunchMemory
 from llmopt.models.memory_fit import memory_fit
 from llmopt.records import Configuration, Hardware, ModelInfo, Task
 from llmopt.runtime.guardian import Guardian
@@ -34,14 +36,17 @@ class StudyHost:
         run_root: Path,
         safe: bool = False,
         on_phase: Callable[[Phase], None] | None = None,
+        on_level: Callable[[LevelChange], None] | None = None,
     ) -> None:
         self.engine = engine
         self.model = model
         self.hardware = hardware
         self.task = task
+        self.memory = LaunchMemory(limits=MemoryLimits.safe() if safe else None)
         self._run_root = run_root
         self._safe = safe
         self._on_phase = on_phase
+        self._on_level = on_level
 
     def request_extra(self, configuration: Configuration) -> Mapping[str, Any]:
         """The engine's fields that keep measured requests independent."""
@@ -55,8 +60,10 @@ class StudyHost:
     async def launch(self, configuration: Configuration) -> AsyncIterator[Hosted]:
         """A ready engine with its memory watched; raises DoesNotFit before anything is started."""
         self._admit(configuration)
-        pids: list[Callable[[], tuple[int, ...]]] = []
-        with PeakSampler(lambda: pids[0]() if pids else ()) as sampler:
+        actions = _Actions(asyncio.get_running_loop())
+        async with self.memory.around(self.model.name, actions=actions) as watched:
+            if self._on_level is not None:
+                watched.on_level(self._on_level)
             async with launch(
                 self.engine,
                 self.model,
@@ -65,11 +72,38 @@ class StudyHost:
                 run_root=self._run_root,
                 on_phase=self._on_phase,
             ) as running:
-                pids.append(running.pids)
-                sampler.phase("serving")
-                yield Hosted(engine=running, sampler=sampler)
+                watched.attach(running.pids)
+                watched.phase("serving")
+                actions.engine = running
+                yield Hosted(engine=running, memory=watched, out_of_memory=actions.out_of_memory)
 
     def _admit(self, configuration: Configuration) -> None:
         fit = memory_fit(self.engine.name, self.model, configuration.launch, self.hardware, self.task)
         if fit.fits is False or (self._safe and fit.needed_bytes > SAFE_SHARE * fit.available_bytes):
             raise fit.error()
+
+
+class _Actions:
+    """What a rising memory level does to the running trial; called from the watch's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.out_of_memory = asyncio.Event()
+        self.engine: RunningEngine | None = None
+        self._loop = loop
+
+    def pause(self) -> None:
+        """The load of a trial is fixed: pausing it would change what is measured, so the next level decides."""
+
+    def resume(self) -> None:
+        """Nothing was paused."""
+
+    def abort(self, change: LevelChange) -> None:
+        """End the running trial."""
+        del change
+        self._loop.call_soon_threadsafe(self.out_of_memory.set)
+
+    def kill(self, change: LevelChange) -> None:
+        """End the trial and its engine at once."""
+        self.abort(change)
+        if self.engine is not None:
+            self.engine.kill()

@@ -219,7 +219,7 @@ class _EvaluatorStudy:
                 model=_name_of(self.model),
                 engine=USER_ENGINE,
             )
-            recorder = Recorder(store, study_id, folder, objectives=(self.objective,), hardware="")
+            recorder = Recorder(store, study_id, folder, objectives=(self.objective,), hardware="", engine=USER_ENGINE)
             try:
                 await self._search(recorder)
                 result = await self._conclude(store, study_id, name, folder)

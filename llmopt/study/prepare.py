@@ -77,6 +77,8 @@ class Prepared:
         strategy = self.request.strategy
         greedy = InferenceParams(temperature=0.0)
         sampling = STRATEGY_SAMPLING.get(strategy, greedy) if strategy else greedy
+        unknown = dict.fromkeys(sampling.given().keys() - self.engine.request_settings)
+        sampling = replace(sampling, **unknown)
         launch = self.engine.preset(self.model, self.hardware, task, strategy)
         return Configuration(
             engine=self.engine.name, launch=launch, request=replace(sampling, prompt_form=DEFAULT_FORM)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from llmopt.logs import mask
 from llmopt.objective import Constraint, Objective, objective_values
 from llmopt.records import AnswerStatus, Configuration, Outcome, Sample, Score
 from llmopt.search.confirm import Arm, ArmPass
@@ -25,7 +26,7 @@ class Recorder:
     """Writes one study. ``constraints`` may be completed once the baseline is known (floors are relative to it)."""
 
     def __init__(
-        self, store: Store, study_id: int, folder: Path, *, objectives: Sequence[Objective], hardware: str
+        self, store: Store, study_id: int, folder: Path, *, objectives: Sequence[Objective], hardware: str, engine: str
     ) -> None:
         self.store = store
         self.study_id = study_id
@@ -33,6 +34,7 @@ class Recorder:
         self.objectives = tuple(objectives)
         self.constraints: tuple[Constraint, ...] = ()
         self._hardware = hardware
+        self._engine = engine
         self._attempt = secrets.token_hex(4)
 
     def started(
@@ -81,6 +83,16 @@ class Recorder:
             warmup_s=result.warmup_s,
             measure_s=result.measure_s,
         )
+        if result.failed is not None:
+            failed = result.failed
+            self.store.history.record_error(
+                failed.id,
+                category=failed.category,
+                engine=self._engine,
+                study_id=self.study_id,
+                number=number,
+                data={"text": mask(failed.text), "remedy": mask(failed.remedy)},
+            )
         return told
 
     def abandoned(self, number: int) -> None:

@@ -73,7 +73,12 @@ class StudyRun:
         self.clock = StudyClock(started_s, prepared.request.timeout_s)
         self.teller = Teller(listener, prepared.baseline, prepared.goal.objectives)
         self.recorder = Recorder(
-            store, study_id, self.folder, objectives=prepared.goal.objectives, hardware=prepared.hardware.fingerprint
+            store,
+            study_id,
+            self.folder,
+            objectives=prepared.goal.objectives,
+            hardware=prepared.hardware.fingerprint,
+            engine=prepared.engine.name,
         )
         self.host = StudyHost(
             engine=prepared.engine,
@@ -83,6 +88,7 @@ class StudyRun:
             run_root=self.folder / "runs",
             safe=prepared.request.safe,
             on_phase=lambda phase: listener(Event(kind="engine", data={"phase": phase.value})),
+            on_level=self.teller.level_changed,
         )
 
     async def run(self) -> Finished:
@@ -157,7 +163,9 @@ class StudyRun:
         prepared, task = self.prepared, self.host.task
         engine = prepared.engine
         launch = engine.parameters(prepared.model, prepared.hardware, task)
-        request = request_parameters(forms_for(prepared.dataset), thinking=bool(prepared.model.thinking))
+        request = request_parameters(
+            forms_for(prepared.dataset), supported=engine.request_settings, thinking=bool(prepared.model.thinking)
+        )
         return Space(
             (*launch, *request),
             engine=engine.name,

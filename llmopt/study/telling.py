@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from llmopt.hardware.levels import LevelChange
 from llmopt.objective import Objective
 from llmopt.records import Configuration, Measurement, Sample
 from llmopt.search.proposer import Result
@@ -62,6 +63,11 @@ class Teller:
             return False
         self._best_gain = gain
         return True
+
+    def level_changed(self, change: LevelChange) -> None:
+        """Say that memory became tighter or easier; called from the watch's thread."""
+        used = change.reading.host_total_bytes - change.reading.host_available_bytes
+        self.say(Event(kind="memory", data={"level": change.after.name.lower(), "bytes": used}))
 
     def counting(self, total: int) -> Callable[[Sample], None]:
         """A callback that says how many of ``total`` answers came."""
