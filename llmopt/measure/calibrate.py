@@ -9,7 +9,7 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from llmopt.measure.stats.paired import pairs_needed
 from llmopt.measure.stats.special import t_quantile
 from llmopt.paths import state_folder
 
-__all__ = ["NoiseFloor", "load_noise", "measure_noise", "noise_from", "save_noise"]
+__all__ = ["NoiseFloor", "load_client", "load_noise", "measure_noise", "noise_from", "save_client", "save_noise"]
 
 SCHEMA_VERSION = 1
 FILE = "calibration.json"
@@ -69,6 +69,31 @@ def save_noise(floor: NoiseFloor, *, hardware: str, engine: str, folder: Path | 
     path = (folder or state_folder()) / FILE
     known = _read(path)
     known["floors"][f"{hardware} {engine} {floor.objective}"] = asdict(floor)
+    return _write(path, known)
+
+
+def save_client(errors_ms: Mapping[int, float], *, hardware: str, folder: Path | None = None) -> Path:
+    """Keep the p99 of our own TTFT error by number of streams (see ``self_check``); raises StorageError."""
+    path = (folder or state_folder()) / FILE
+    known = _read(path)
+    known["clients"][hardware] = {str(streams): error for streams, error in errors_ms.items()}
+    return _write(path, known)
+
+
+def load_client(streams: int, *, hardware: str, folder: Path | None = None) -> float | None:
+    """The error kept for the fewest streams that are at least ``streams``, else the most; None if not calibrated."""
+    path = (folder or state_folder()) / FILE
+    found = _read(path)["clients"].get(hardware)
+    try:
+        errors = {int(number): float(error) for number, error in (found or {}).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise StorageError("measure.calibration_file", path=path, reason=error) from None
+    if not errors:
+        return None
+    return errors[min((number for number in errors if number >= streams), default=max(errors))]
+
+
+def _write(path: Path, known: Mapping[str, Any]) -> Path:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,10 +122,11 @@ def load_noise(*, hardware: str, engine: str, objective: str, folder: Path | Non
 def _read(path: Path) -> dict[str, Any]:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-        if known["schema_version"] != SCHEMA_VERSION or not isinstance(known["floors"], dict):
+        parts = (known["floors"], known["clients"])
+        if known["schema_version"] != SCHEMA_VERSION or not all(isinstance(part, dict) for part in parts):
             raise StorageError("measure.calibration_file", path=path, reason=f"schema {known['schema_version']}")
     except FileNotFoundError:
-        return {"schema_version": SCHEMA_VERSION, "floors": {}}
+        return {"schema_version": SCHEMA_VERSION, "floors": {}, "clients": {}}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError("measure.calibration_file", path=path, reason=error) from None
     return dict(known)

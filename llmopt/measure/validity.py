@@ -60,21 +60,32 @@ class Certificate:
     errors: int
     co_load: CoLoad | None = None
     noise_floor: float | None = None
+    client_error_ms: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for the record."""
         return asdict(self)
 
 
-def certify(run: LoadRun, *, co_load: CoLoad | None = None, noise_floor: float | None = None) -> Certificate:
-    """The certificate of a run; ``noise_floor`` is this machine's, as a relative difference (see ``calibrate``)."""
+def certify(
+    run: LoadRun,
+    *,
+    co_load: CoLoad | None = None,
+    noise_floor: float | None = None,
+    client_error_ms: float | None = None,
+) -> Certificate:
+    """The certificate of a run.
+
+    ``noise_floor`` is this machine's, as a relative difference, and ``client_error_ms`` the p99 of our own TTFT error
+    at about this many streams, against the fake engine (both from ``calibrate``).
+    """
     window, steady = steady_window(run)
     change = drift(_token_counts(run, window)) if steady is not None else None
     drifting = change is not None and abs(change) > DRIFT
     good = [sample for sample in run.samples if sample.ok]
     errors = len(run.samples) - len(good)
     late = _late_share(run)
-    limited = _client_limited(run, late)
+    limited = _client_limited(run, late, client_error_ms)
     checks: Mapping[str, bool] = {
         "measure.warn_client_limited": limited,
         "measure.warn_endpoint_gone": run.gave_up is not None,
@@ -98,6 +109,7 @@ def certify(run: LoadRun, *, co_load: CoLoad | None = None, noise_floor: float |
         errors=errors,
         co_load=co_load,
         noise_floor=noise_floor,
+        client_error_ms=client_error_ms,
     )
 
 
@@ -212,8 +224,9 @@ def _late_share(run: LoadRun) -> float:
     return late / len(run.samples) if run.samples else 0.0
 
 
-def _client_limited(run: LoadRun, late: float) -> bool:
+def _client_limited(run: LoadRun, late: float, client_error_ms: float | None) -> bool:
     first = [value for sample in run.samples if (value := ttft_s(sample)) is not None]
-    lag_limit_s = max(LAG_S, LAG_OF_TTFT * statistics.median(first)) if first else LAG_S
+    limit_s = max(LAG_S, LAG_OF_TTFT * statistics.median(first)) if first else LAG_S
     health = run.health
-    return health.cpu_share > CPU_SHARE or health.lag_p99_s > lag_limit_s or late > LATE_SHARE
+    slow = max(health.lag_p99_s, (client_error_ms or 0.0) / 1e3) > limit_s
+    return slow or health.cpu_share > CPU_SHARE or late > LATE_SHARE

@@ -4,7 +4,15 @@ import random
 import pytest
 
 from llmopt.errors import StorageError
-from llmopt.measure.calibrate import NoiseFloor, load_noise, measure_noise, noise_from, save_noise
+from llmopt.measure.calibrate import (
+    NoiseFloor,
+    load_client,
+    load_noise,
+    measure_noise,
+    noise_from,
+    save_client,
+    save_noise,
+)
 
 
 def test_the_floor_is_that_of_the_launches_and_not_of_a_slow_drift():
@@ -48,7 +56,13 @@ def test_floors_are_kept_by_machine_engine_and_objective(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "[]", "{}", '{"schema_version": 2, "floors": {}}', '{"schema_version": 1, "floors": {"h e a": {"x": 1}}}'],
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"schema_version": 2, "floors": {}, "clients": {}}',
+        '{"schema_version": 1, "clients": {}, "floors": {"h e a": {"x": 1}}}',
+    ],
 )
 def test_a_broken_file_is_named(tmp_path, text):
     (tmp_path / "calibration.json").write_text(text)
@@ -64,3 +78,12 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 
 def test_nothing_kept_is_none(tmp_path):
     assert load_noise(hardware="h", engine="e", objective="a", folder=tmp_path) is None
+
+
+def test_our_own_error_is_kept_by_streams(tmp_path):
+    assert load_client(4, hardware="h", folder=tmp_path) is None
+    save_noise(NoiseFloor(objective="a", spread=0.1, pairs=6), hardware="h", engine="e", folder=tmp_path)
+    save_client({1: 0.5, 16: 2.0, 64: 8.0}, hardware="h", folder=tmp_path)
+    assert [load_client(n, hardware="h", folder=tmp_path) for n in (1, 4, 16, 17, 500)] == [0.5, 2.0, 2.0, 8.0, 8.0]
+    assert load_client(4, hardware="other", folder=tmp_path) is None
+    assert load_noise(hardware="h", engine="e", objective="a", folder=tmp_path) is not None

@@ -94,6 +94,13 @@ def test_lag_counts_in_proportion_to_what_is_measured():
     assert not certify(run_of(lambda _: 50.0, health=health)).valid
 
 
+def test_an_error_known_from_calibration_counts_like_lag():
+    run = run_of(lambda _: 50.0)
+    assert certify(run, client_error_ms=2.0).valid
+    assert not certify(run, client_error_ms=20.0).valid
+    assert certify(run_of(lambda _: 1.0), client_error_ms=20.0).valid
+
+
 def test_late_starts_are_the_clients_fault():
     run = run_of(lambda _: 50.0)
     late = tuple(replace(s, planned_s=s.sent_s - 0.1) if k % 10 == 0 else s for k, s in enumerate(run.samples))
