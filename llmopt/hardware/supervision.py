@@ -29,6 +29,8 @@ __all__ = ["LaunchMemory", "WatchedLaunch"]
 
 _MIB = 1 << 20
 _GIB = 1 << 30
+_LEAST_SPAN_S = 120.0
+"""A shorter service only shows caches being touched for the first time."""
 _SETTLED = 0.2
 """Of a serving phase, the beginning that is left out when growth is looked for: caches and slots fill there."""
 
@@ -219,6 +221,8 @@ def _within(name: str, trace: MemoryTrace) -> list[Leak]:
     last, began_s, ended_s = phases[-1]
     from_s = began_s + _SETTLED * (ended_s - began_s)
     points = [point for point in trace.points if point.phase == last and point.at_s >= from_s]
+    if not points or points[-1].at_s - points[0].at_s < _LEAST_SPAN_S:
+        return []
     # mapped weights come and go with page cache: only what must stay resident is judged
     held = [float(point.anonymous_bytes + point.shared_bytes + sum(point.device_bytes)) for point in points]
     leak = growth_within(name, [point.at_s for point in points], held)
