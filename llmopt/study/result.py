@@ -21,7 +21,7 @@ from llmopt.store.rows import TrialRow
 from llmopt.study.prepare import Prepared
 from llmopt.study.run import Finished
 
-__all__ = ["SCHEMA_VERSION", "build_result"]
+__all__ = ["SCHEMA_VERSION", "build_result", "command_of", "configuration_of", "model_facts", "versions_of"]
 
 SCHEMA_VERSION = 1
 QUALITY, SPEED = "accuracy", "answers_per_minute"
@@ -47,8 +47,8 @@ def build_result(prepared: Prepared, finished: Finished, store: Store, study_id:
         "points": dict(finished.points),
         "pareto": _pareto(prepared, rows),
         "constraints": [_limit(constraint, finished) for constraint in finished.constraints],
-        "command": _command(prepared, best),
-        "model": _model(prepared),
+        "command": command_of(prepared, best),
+        "model": model_facts(prepared),
         "dataset": {
             "name": prepared.dataset.name,
             "fingerprint": prepared.dataset.fingerprint,
@@ -58,7 +58,7 @@ def build_result(prepared: Prepared, finished: Finished, store: Store, study_id:
         },
         "task": asdict(prepared.task),
         "hardware": asdict(prepared.hardware) | {"fingerprint": prepared.hardware.fingerprint},
-        "versions": _versions(prepared),
+        "versions": versions_of(prepared),
         "trials": [_trial(row) for row in rows if row.phase != "confirm"],
         "confirmation": [_pass(p, finished.arms) for p in finished.passes],
     }
@@ -156,11 +156,13 @@ def _limit(constraint: Constraint, finished: Finished) -> dict[str, Any]:
 def _accounting(rows: Sequence[TrialRow], finished: Finished) -> dict[str, Any]:
     """Where the time of this run went, in seconds, and the most memory this process itself held.
 
-    ``own_s`` is what is left of the wall time after engine starts and stops, warm-up and measurement; trials of an
-    earlier, interrupted run are not in it.
+    ``own_s`` is what is left of the wall time after engine starts and stops, warm-up, measurement and the trial that
+    the time limit cut off; trials of an earlier, interrupted run are not in it.
     """
     mine = [row for row in rows if row.started_s >= finished.began_s]
     spent = {name: sum(getattr(row, name) or 0.0 for row in mine) for name in ("launch_s", "warmup_s", "measure_s")}
+    cut_off = [row for row in mine if row.outcome is Outcome.ABANDONED and row.ended_s is not None]
+    spent["cut_off_s"] = sum((row.ended_s or 0.0) - row.started_s for row in cut_off)
     own_s = finished.elapsed_s - sum(spent.values())
     return {**spent, "own_s": own_s, "wall_s": finished.elapsed_s, "own_peak_rss_bytes": _own_peak_bytes()}
 
@@ -181,8 +183,8 @@ def _side(prepared: Prepared, finished: Finished, row: TrialRow) -> dict[str, An
     """One configuration: what it is, what the search measured, what the confirmation measured."""
     return {
         "trial": row.number,
-        "configuration": _configuration(row.configuration),
-        "command": _command(prepared, row.configuration),
+        "configuration": configuration_of(row.configuration),
+        "command": command_of(prepared, row.configuration),
         "search": row.measurement.to_json() if row.measurement else None,
         "confirmed": _confirmed(prepared, finished, row.configuration.key),
     }
@@ -209,7 +211,7 @@ def _confirmed(prepared: Prepared, finished: Finished, key: str) -> dict[str, An
     return found
 
 
-def _configuration(configuration: Configuration) -> dict[str, Any]:
+def configuration_of(configuration: Configuration) -> dict[str, Any]:
     return {
         "key": configuration.key,
         "engine": configuration.engine,
@@ -218,7 +220,7 @@ def _configuration(configuration: Configuration) -> dict[str, Any]:
     }
 
 
-def _command(prepared: Prepared, configuration: Configuration) -> dict[str, Any]:
+def command_of(prepared: Prepared, configuration: Configuration) -> dict[str, Any]:
     """The copyable launch command, and the request body fields that go with it."""
     from pathlib import Path  # noqa: PLC0415 - one use
 
@@ -234,7 +236,7 @@ def _command(prepared: Prepared, configuration: Configuration) -> dict[str, Any]
     }
 
 
-def _model(prepared: Prepared) -> dict[str, Any]:
+def model_facts(prepared: Prepared) -> dict[str, Any]:
     model = prepared.model
     names = (
         "name",
@@ -250,7 +252,7 @@ def _model(prepared: Prepared) -> dict[str, Any]:
     return {name: getattr(model, name) for name in names}
 
 
-def _versions(prepared: Prepared) -> dict[str, str | None]:
+def versions_of(prepared: Prepared) -> dict[str, str | None]:
     import platform  # noqa: PLC0415 - one use
 
     def version(package: str) -> str | None:
@@ -273,7 +275,7 @@ def _trial(row: TrialRow) -> dict[str, Any]:
         "origin": row.origin,
         "phase": row.phase,
         "outcome": row.outcome.value,
-        "configuration": _configuration(row.configuration),
+        "configuration": configuration_of(row.configuration),
         "objectives": row.objectives,
         "violations": row.violations,
         "measurement": row.measurement.to_json() if row.measurement else None,
