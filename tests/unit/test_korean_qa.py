@@ -15,7 +15,7 @@ from llmopt.workload.korean_qa.patterns import Pattern
 from llmopt.workload.korean_qa.solver import read_document, solve
 
 COUNTS = {1: 1500, 2: 200, 3: 40, 4: 12}
-GOLDEN = "c457ca3cf38485ae5608a38d"
+GOLDEN = "28daf938df1cae823e5ac519"
 
 
 @pytest.fixture(scope="module", params=[*COUNTS])

@@ -44,16 +44,12 @@ def named_benchmark(source: str) -> Benchmark | None:
     if adapter is None:
         return None
     known = {one.casefold(): one for one in adapter.subsets}
-    if subset and known and subset.casefold() not in known and not path and adapter.name not in _OPEN_SUBSETS:
+    if subset and known and subset.casefold() not in known and not adapter.any_subset:
         raise DataError(
             "data.subset", name=name, subset=subset, near=near(subset, known), known=", ".join(adapter.subsets)
         )
     subset = known.get(subset.casefold(), subset) if subset else (adapter.subsets[0] if adapter.subsets else "")
     return Benchmark(adapter=adapter, subset=subset, path=Path(path).expanduser() if path else None)
-
-
-_OPEN_SUBSETS = ("kmmlu", "mmlu")
-"""Benchmarks with dozens of subjects, of which an adapter names only some."""
 
 
 def load_benchmark(

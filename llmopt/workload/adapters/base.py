@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from llmopt.errors import DataError
@@ -68,13 +68,14 @@ class Adapter:
     read: Callable[[Cells, str], Item | None]
     language: str = "ko"
     subsets: Sequence[str] = ()
-    """Configurations by name; the first is the default. Empty where there is one only."""
+    """Configurations by name; the first is the default. Empty: one only, or subjects that all belong together."""
+    any_subset: bool = False
+    """Whether it has more subsets than those named here."""
     test_split: str = "test"
     shown_split: str = ""
     """The split worked examples come from; where empty, a few clusters are set aside."""
     expand: Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]] | None = None
     """Turns one nested record into rows (SQuAD-shaped JSON)."""
-    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 def choice_item(

@@ -219,7 +219,6 @@ ADAPTERS: Mapping[str, Adapter] = {
             hub="HAERAE-HUB/KMMLU",
             protocol=Protocol(scoring=_LETTER, shots=5, official="5-shot direct, macro average over subjects"),
             read=_kmmlu,
-            subsets=("Law", "Korean-History", "Math", "Computer-Science", "Health", "Economics"),
             shown_split="dev",
         ),
         Adapter(
@@ -292,6 +291,7 @@ ADAPTERS: Mapping[str, Adapter] = {
             read=_mmlu,
             language="en",
             subsets=("all",),
+            any_subset=True,
             shown_split="dev",
         ),
     )
