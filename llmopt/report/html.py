@@ -117,7 +117,7 @@ def _trials(result: Mapping[str, Any]) -> str:
     for trial in result["trials"]:
         estimates = (trial["measurement"] or {}).get("estimates", {})
         shown = [words.interval(n, estimates.get(n)) for n in ("accuracy", "answers_per_minute", "memory_bytes")]
-        rows.append((str(trial["number"]), trial["outcome"], _changed(result, trial), *shown))
+        rows.append((str(trial["number"]), t(f"report.outcome_{trial['outcome']}"), _changed(result, trial), *shown))
     headings = ("#", t("report.outcome"), t("report.settings"), *(t(f"report.name_{n}") for n in SHOWN[:2]))
     return _table((*headings, t("report.name_memory_bytes")), rows)
 

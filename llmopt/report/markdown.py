@@ -58,7 +58,7 @@ def _trials(result: Mapping[str, Any]) -> str:
         changed = " ".join(f"`{n}={own[n]}`" for n in own if flat.get(n) != own[n]) or t("progress.as_baseline")
         estimates = (trial["measurement"] or {}).get("estimates", {})
         shown = [words.interval(n, estimates.get(n)) for n in ("accuracy", "answers_per_minute", "memory_bytes")]
-        rows.append((str(trial["number"]), trial["outcome"], changed, *shown))
+        rows.append((str(trial["number"]), t(f"report.outcome_{trial['outcome']}"), changed, *shown))
     headings = (
         "#",
         t("report.outcome"),

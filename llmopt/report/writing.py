@@ -14,16 +14,21 @@ from llmopt.report.html import html
 from llmopt.report.markdown import markdown
 from llmopt.store.connection import readable_errors
 
-__all__ = ["write_report", "write_whole"]
+__all__ = ["write_json", "write_report", "write_whole"]
 
 
 def write_report(folder: Path, result: Mapping[str, Any]) -> None:
     """``result.json`` first (it is the result), then the reports made from it; raises StorageError."""
-    ensure(folder)
-    write_whole(folder / "result.json", json.dumps(result, ensure_ascii=False, indent=2, default=str) + "\n")
+    write_json(folder, result)
     for language in LANGUAGES:
         write_whole(folder / f"report.{language}.md", markdown(result, language=language))
     write_whole(folder / "report.html", html(result))
+
+
+def write_json(folder: Path, result: Mapping[str, Any]) -> None:
+    """``result.json`` alone; raises StorageError."""
+    ensure(folder)
+    write_whole(folder / "result.json", json.dumps(result, ensure_ascii=False, indent=2, default=str) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:

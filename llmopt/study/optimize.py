@@ -71,6 +71,8 @@ async def resume(
             raise UsageError("study.nothing_to_resume")
         if row.state == "finished":
             raise UsageError("study.already_finished", name=row.name, folder=study_folder(workspace, row.name))
+        if row.spec.get("kind"):
+            raise UsageError("study.not_an_optimisation", name=row.name, kind=row.spec["kind"])
         request = StudyRequest.from_spec(row.spec)
         if timeout_s is not None:
             request = replace(request, timeout_s=timeout_s)

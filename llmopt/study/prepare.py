@@ -101,7 +101,8 @@ def prepare(
     model = entry.facts
     if engine.needs_weights:
         path = ensure_weights(entry, workspace=workspace, progress=on_weights, wanted=form)
-        model = replace(read_model(path, entry.name), trust_remote_code=entry.trust_remote_code)
+        known = entry.gguf.sha256 if entry.gguf and form == "gguf" else None  # fetching has checked it
+        model = replace(read_model(path, entry.name), trust_remote_code=entry.trust_remote_code, sha256=known)
     max_tokens = request.max_tokens or settings["max_tokens"] or _default_answer_tokens(model)
     search_items = subset(dataset, "search", request.samples or SEARCH_ITEMS, seed=request.seed)
     confirm_items = subset(
