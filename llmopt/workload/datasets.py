@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -15,13 +17,22 @@ from llmopt.errors import DataError
 from llmopt.paths import Workspace, ensure
 from llmopt.records import Dataset, Item, digest
 from llmopt.workload.adapters import ADAPTERS, load_benchmark, named_benchmark
-from llmopt.workload.columns import near
+from llmopt.workload.columns import guess_columns, near
 from llmopt.workload.files import SUFFIXES, Row, read_rows
 from llmopt.workload.lm_eval_tasks import load_task, named_task
 from llmopt.workload.splits import rank
 from llmopt.workload.user_data import Reading, items_from_rows
 
-__all__ = ["GENERATED", "dataset_names", "load_dataset", "read_generated", "subset", "write_generated"]
+__all__ = [
+    "GENERATED",
+    "ColumnView",
+    "dataset_names",
+    "load_dataset",
+    "read_generated",
+    "subset",
+    "view_columns",
+    "write_generated",
+]
 
 _SCHEMA_VERSION = 1
 _HANGUL_SHARE = 0.2
@@ -95,6 +106,26 @@ def load_dataset(
     given = tuple(replace(item, split="examples") for item in shown.items)
     kept = tuple(item for item in dataset.items if item.split != "examples")
     return _dataset(dataset.name, kept + given, source=dataset.source, notes=dataset.notes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnView:
+    """A data file before it is loaded: its columns, what they were taken for, and its first rows."""
+
+    columns: tuple[str, ...]
+    guessed: Mapping[str, str]
+    rows: tuple[Mapping[str, Any], ...]
+
+
+def view_columns(source: str | Path, *, workspace: Workspace, encoding: str | None = None, rows: int = 3) -> ColumnView:
+    """What a person needs to see to say which column is the question; raises DataError where it cannot be read."""
+    path = _find(source, workspace)
+    with closing(read_rows(path, encoding=encoding)) as records:
+        first = tuple(row.values for row in itertools.islice(records, rows))
+    if not first:
+        raise DataError("data.empty", path=path)
+    columns = tuple(first[0])
+    return ColumnView(columns=columns, guessed=guess_columns(columns), rows=first)
 
 
 def subset(dataset: Dataset, split: str, size: int, *, seed: int = 0) -> tuple[Item, ...]:

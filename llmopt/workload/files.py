@@ -7,9 +7,9 @@ import csv
 import importlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO, TypeVar
+from typing import Any, NamedTuple, TextIO, TypeAlias, TypeVar
 
 from llmopt.errors import DataError
 
@@ -37,6 +37,9 @@ class Row(NamedTuple):
 
     number: int
     values: Mapping[str, Any]
+
+
+Rows: TypeAlias = Generator[Row, None, None]
 
 
 def detect_encoding(path: Path) -> str:
@@ -70,7 +73,7 @@ def _decodes(data: bytes, encoding: str, *, whole: bool) -> bool:
     return True
 
 
-def read_rows(path: Path, *, encoding: str | None = None) -> Iterator[Row]:
+def read_rows(path: Path, *, encoding: str | None = None) -> Rows:
     """Every record of the file, streamed: memory does not grow with the file.
 
     Raises DataError with the line where something cannot be read.
@@ -93,7 +96,7 @@ def _open(path: Path, encoding: str | None) -> TextIO:
     return path.open(encoding=codec, newline="")
 
 
-def _lines(path: Path, encoding: str | None) -> Iterator[Row]:
+def _lines(path: Path, encoding: str | None) -> Rows:
     with _open(path, encoding) as file:
         for number, line in _guarded(enumerate(file, start=1), path):
             text = line.strip()
@@ -101,7 +104,7 @@ def _lines(path: Path, encoding: str | None) -> Iterator[Row]:
                 yield Row(number, _record(_parse(text, path, number), path, number))
 
 
-def _table(path: Path, encoding: str | None) -> Iterator[Row]:
+def _table(path: Path, encoding: str | None) -> Rows:
     csv.field_size_limit(_LARGEST_FIELD)
     with _open(path, encoding) as file:
         header = file.readline()
@@ -114,7 +117,7 @@ def _table(path: Path, encoding: str | None) -> Iterator[Row]:
             yield Row(reader.line_num, {key.strip(): value for key, value in values.items()})
 
 
-def _document(path: Path, encoding: str | None) -> Iterator[Row]:
+def _document(path: Path, encoding: str | None) -> Rows:
     with _open(path, encoding) as file:
         text = file.read(_CHUNK_CHARS)
         if text.lstrip().startswith("["):
@@ -129,7 +132,7 @@ def _document(path: Path, encoding: str | None) -> Iterator[Row]:
         yield Row(number, _record(value, path, number))
 
 
-def _array(file: TextIO, text: str, path: Path) -> Iterator[Row]:
+def _array(file: TextIO, text: str, path: Path) -> Rows:
     """Records of a top-level array, decoded as they arrive in chunks."""
     decoder = json.JSONDecoder()
     number, at = 0, 0
@@ -158,7 +161,7 @@ def _records_inside(value: Any) -> list[Any] | None:
     return lists[0] if len(lists) == 1 else None
 
 
-def _parquet(path: Path, encoding: str | None) -> Iterator[Row]:
+def _parquet(path: Path, encoding: str | None) -> Rows:
     del encoding
     try:
         parquet = importlib.import_module("pyarrow.parquet")
@@ -193,7 +196,7 @@ def _guarded(rows: Iterator[_T], path: Path) -> Iterator[_T]:
         raise DataError("data.csv", path=path, problem=problem) from None
 
 
-_READERS: Mapping[str, Callable[[Path, str | None], Iterator[Row]]] = {
+_READERS: Mapping[str, Callable[[Path, str | None], Rows]] = {
     ".jsonl": _lines,
     ".ndjson": _lines,
     ".json": _document,

@@ -13,7 +13,7 @@ from llmopt.errors import DataError
 from llmopt.paths import MARKER, Workspace
 from llmopt.records import Item
 from llmopt.workload.columns import guess_columns, resolve_columns
-from llmopt.workload.datasets import GENERATED, dataset_names, load_dataset, read_generated, subset
+from llmopt.workload.datasets import GENERATED, dataset_names, load_dataset, read_generated, subset, view_columns
 from llmopt.workload.splits import assign_splits, draw
 from llmopt.workload.user_data import option_letter
 
@@ -342,3 +342,14 @@ def test_column_guesses():
 
 def test_names_are_listed():
     assert {"korean_math", "korean_qa", "korean_knowledge", "kmmlu"} <= set(dataset_names())
+
+
+def test_a_file_can_be_looked_at_before_its_columns_are_named(workspace, tmp_path):
+    path = tmp_path / "odd.csv"
+    path.write_text("내용,맞는 말\n수도?,서울\n강?,한강\n산?,한라산\n들?,호남평야\n", encoding="cp949")
+    view = view_columns(path, workspace=workspace)
+    assert view.columns == ("내용", "맞는 말")
+    assert view.guessed == {}
+    assert len(view.rows) == 3
+    with pytest.raises(DataError):
+        view_columns(tmp_path / "none.csv", workspace=workspace)
