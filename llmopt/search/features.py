@@ -29,6 +29,9 @@ _LOG_RATIO = 8.0
 _MOST = 1_500
 """Candidates weighed for one proposal."""
 
+_DRAWN = 400
+"""Draws for one proposal where the space cannot be listed: each takes tens of microseconds."""
+
 _LISTED = 8_000
 """Up to so many legal configurations are listed and encoded once."""
 
@@ -141,10 +144,10 @@ class Candidates:
         for best in around:
             for near in self._neighbours(best, source):
                 found[near.key] = near
-        for base in (launch, None):
-            for _ in range(self._most // 4 if base is not None else self._most):
+        for base, count in ((launch, _DRAWN // 4 if launch is not None else 0), (None, _DRAWN)):
+            for _ in range(count):
                 drawn = self._draw(base, source)
-                if drawn is not None and len(found) < self._most:
+                if drawn is not None:
                     found[drawn.key] = drawn
         left = [configuration for configuration in found.values() if not seen(configuration)]
         return Pool(configurations=left, rows=self._encoder.rows(left))
@@ -155,7 +158,7 @@ class Candidates:
             return None
         return self._space.configuration(self._space.draw_request(settings, source))
 
-    def _neighbours(self, best: Configuration, source: random.Random, *, count: int = 60) -> Iterable[Configuration]:
+    def _neighbours(self, best: Configuration, source: random.Random, *, count: int = 30) -> Iterable[Configuration]:
         """Configurations that differ from ``best`` in one or two parameters, ordered ones by a small step."""
         assignment = self._space.assignment(best)
         names = list(assignment)
@@ -163,9 +166,8 @@ class Candidates:
             changed = dict(assignment)
             for name in source.sample(names, min(len(names), source.choice((1, 1, 2)))):
                 changed[name] = _step(self._space.by_name[name], changed[name], source)
-            configuration = self._space.configuration(changed)
-            if self._space.problem(configuration) is None:
-                yield configuration
+            if self._space.legal(changed):
+                yield self._space.configuration(changed)
 
 
 def _step(parameter: Parameter, value: SettingValue, source: random.Random) -> SettingValue:

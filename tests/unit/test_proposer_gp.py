@@ -226,8 +226,8 @@ def test_large_spaces_are_sampled_around_the_best():
         conflict=lambda s: "rule" if s.get("p0", 0) > 0.9 else None,
     )
     best = space.configuration({f"p{i}": 0.5 for i in range(6)})
-    pool = Candidates(space, Encoder(space), most=300).choose(random.Random(1), seen=lambda c: False, around=[best])
-    assert len(pool) == 300
+    pool = Candidates(space, Encoder(space)).choose(random.Random(1), seen=lambda c: False, around=[best])
+    assert len(pool) >= 400
     assert all(space.problem(c) is None for c in pool.configurations)
     near = [c for c in pool.configurations if sum(c.launch[f"p{i}"] != 0.5 for i in range(6)) <= 2]
-    assert len(near) > 20
+    assert len(near) > 15
