@@ -168,10 +168,13 @@ def _parquet(path: Path, encoding: str | None) -> Rows:
     except ImportError:
         raise DataError("data.no_pyarrow", path=path) from None
     number = 0
-    for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
-        for values in batch.to_pylist():
-            number += 1
-            yield Row(number, values)
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
+            for values in batch.to_pylist():
+                number += 1
+                yield Row(number, values)
+    except (OSError, ValueError) as problem:  # what pyarrow's own errors derive from
+        raise DataError("data.parquet", path=path, problem=str(problem).split("\n")[0]) from None
 
 
 def _parse(text: str, path: Path, number: int) -> Any:

@@ -1,7 +1,9 @@
 """Rows of users' files: every format and encoding, streamed, and one clear error for what cannot be read."""
 
 import json
+import sys
 import tracemalloc
+import types
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -69,11 +71,22 @@ def test_parquet_where_the_extra_is_installed(tmp_path):
 
 
 def test_parquet_without_the_extra_names_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(DataError) as caught:
         values(written(tmp_path, "data.parquet", "x"))
     assert caught.value.key == "data.no_pyarrow"
     assert "llmopt[parquet]" in caught.value.next_step
+
+
+def test_a_damaged_parquet_file(tmp_path, monkeypatch):
+    def broken(path):
+        raise ValueError("magic bytes not found\nin footer")
+
+    monkeypatch.setitem(sys.modules, "pyarrow", types.ModuleType("pyarrow"))
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", types.SimpleNamespace(ParquetFile=broken))
+    with pytest.raises(DataError) as caught:
+        values(written(tmp_path, "data.parquet", "x"))
+    assert (caught.value.key, caught.value.values["problem"]) == ("data.parquet", "magic bytes not found")
 
 
 @pytest.mark.parametrize(
