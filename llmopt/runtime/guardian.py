@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -56,6 +57,7 @@ STOP_MARGIN_S = 25.0  # what the ladder takes beyond the grace: the tree's terms
 LOG_CAP_BYTES = 64 << 20
 COMPLAINTS = "guardian.err"
 DETAIL_LETTERS = 2000
+STACK_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +213,7 @@ class Guardian:
                 start_new_session=True,  # the terminal's Ctrl-C is ours alone
                 env=child_environment({}),
             )
+        self.pids: tuple[int, ...] = (self._process.pid,)
         self._reader = threading.Thread(target=self._listen, name="llmopt-guardian", daemon=True)
         self._reader.start()
         self._hook()
@@ -219,10 +222,10 @@ class Guardian:
             hello = self._await(self._hello, START_CAP_S)
         except EngineError as error:
             self.close()
-            error.detail = (self.folder / COMPLAINTS).read_text(encoding="utf-8", errors="replace")[-DETAIL_LETTERS:]
+            error.detail = self._complaints()
             raise
         self.containment: Containment = hello["containment"]
-        self.pids: tuple[int, int] = (self._process.pid, hello["guardian"])
+        self.pids = (self._process.pid, hello["guardian"])
         """The two halves of the guardian."""
         self.swept = _swept(hello)
         """What an earlier crash had left, removed when this guardian started."""
@@ -327,7 +330,24 @@ class Guardian:
         try:
             return answer.result(cap_s)
         except FutureTimeout:
-            raise EngineError("guardian.silent", seconds=round(cap_s)) from None
+            raise EngineError("guardian.silent", seconds=round(cap_s), detail=self._where_it_is()) from None
+
+    def _where_it_is(self) -> str:
+        """Why it may not answer: what the system says it does, and its own stack where it still handles signals."""
+        said = []
+        for pid in self.pids:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGUSR1)
+                status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+                where = Path(f"/proc/{pid}/wchan").read_text(encoding="utf-8")
+                said.append(f"{pid}: {status.partition('State:')[2].partition(chr(10))[0].strip()} {where}")
+        time.sleep(STACK_S)
+        return "\n".join([*said, self._complaints()])
+
+    def _complaints(self) -> str:
+        with contextlib.suppress(OSError):
+            return (self.folder / COMPLAINTS).read_text(encoding="utf-8", errors="replace")[-DETAIL_LETTERS:]
+        return ""
 
     def _listen(self) -> None:
         """Take in answers and events until the other end closes; runs in its own thread."""

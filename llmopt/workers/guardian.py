@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import faulthandler
 import json
 import os
 import selectors
@@ -262,6 +263,7 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "sweep":
         print(json.dumps(sweep(folder)))
         return 0
+    faulthandler.register(signal.SIGUSR1)  # a client that waits in vain asks where we are
     channel = socket.socket(fileno=int(arguments[2]))
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for number in (signal.SIGINT, signal.SIGHUP):  # the terminal's Ctrl-C is for our client; handlers, because an

@@ -221,4 +221,5 @@ def test_a_guardian_that_does_not_answer_is_reported(
     finally:
         os.kill(guardian.pids[1], signal.SIGCONT)
     assert caught.value.key == "guardian.silent"
+    assert "stopped" in caught.value.detail
     assert until(lambda: child.pids() == (child.pid,), 20)
