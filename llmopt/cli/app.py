@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, str] = {
+    "init": "llmopt.cli.init:command",
     "status": "llmopt.cli.status:command",
     "optimize": "llmopt.cli.optimize:command",
+    "benchmark": "llmopt.cli.benchmark:command",
+    "compare": "llmopt.cli.compare:command",
     "list": "llmopt.cli.listing:command",
+    "clean": "llmopt.cli.clean:command",
     "export": "llmopt.cli.export:command",
 }
 """Name → where the command lives; its line in ``--help`` is the message ``cli.NAME.short``."""

@@ -176,9 +176,13 @@ class Store:
         return found
 
     def latest_unfinished(self) -> StudyRow | None:
-        """The newest study that did not finish: what ``--resume`` without a name means."""
+        """The newest optimisation that did not finish: what ``--resume`` without a name means.
+
+        Benchmarks and comparisons (their spec names a ``kind``) are run anew, never continued.
+        """
         row = self.connection.row(
-            "SELECT * FROM studies WHERE state != 'finished' ORDER BY updated_s DESC, id DESC LIMIT 1"
+            """SELECT * FROM studies WHERE state != 'finished' AND json_extract(spec, '$.kind') IS NULL
+               ORDER BY updated_s DESC, id DESC LIMIT 1"""
         )
         return None if row is None else study_from(row, self._counts(row["id"]))
 
@@ -364,6 +368,17 @@ class Store:
                     (row["id"],),
                 )
         return trials
+
+    def held(self) -> list[tuple[str, int]]:
+        """The studies that a living process works on, each with that process."""
+        now = self._clock()
+        rows = self.connection.rows("SELECT * FROM studies WHERE owner_pid IS NOT NULL")
+        owners = [(row, _owner_of(row)) for row in rows]
+        return [
+            (str(row["name"]), owner.pid)
+            for row, owner in owners
+            if owner is not None and owner.alive(heartbeat_age_s=now - row["heartbeat_s"])
+        ]
 
     def _dead(self, table: str) -> list[sqlite3.Row]:
         now = self._clock()
