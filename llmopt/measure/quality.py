@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmopt.measure.answers.reply import read_reply
-from llmopt.measure.answers.status import STATED, early_status, hangul_share, late_status
+from llmopt.measure.answers.status import STATED, early_status, late_status
 from llmopt.measure.evaluators.base import Evaluator, Scorer
 from llmopt.measure.evaluators.registry import scorer_for
 from llmopt.measure.stats.intervals import proportion_interval
@@ -25,6 +26,9 @@ __all__ = [
     "status_rates",
 ]
 
+_HANGUL = re.compile("[가-힣]")
+_ANY_LANGUAGE = frozenset(("json", "instructions", "lm_eval"))
+"""Scorers whose answers may rightly be in another language than the question."""
 _SATURATED_HIGH = 0.95
 _SATURATED_LOW = 0.05
 
@@ -44,8 +48,8 @@ def score(item: Item, sample: Sample, *, scorer: Scorer | None = None, language:
     if status is AnswerStatus.TRUNCATED:
         value = found.value if found.rule.partition("+")[0] in STATED else 0.0
         return Score(item_id=item.id, value=value, status=status, extracted=found.extracted, rule=found.rule)
-    spoken = language or ("ko" if hangul_share(item.question)[0] > 0 else "en")
-    status = late_status(item, reply, found, language=spoken)
+    spoken = language or ("ko" if _HANGUL.search(item.question) else "en")
+    status = late_status(item, reply, found, language="" if judge.name in _ANY_LANGUAGE else spoken)
     return Score(item_id=item.id, value=found.value, status=status, extracted=found.extracted, rule=found.rule)
 
 

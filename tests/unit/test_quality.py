@@ -202,7 +202,9 @@ def test_where_all_levels_are_saturated_all_keep_their_weight():
 # ── evaluators ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("kind", ["numeric", "qa", "exact", "char_f1", "choice", "json", "instructions", "open", "lm_eval"])
+@pytest.mark.parametrize(
+    "kind", ["numeric", "qa", "exact", "char_f1", "choice", "json", "instructions", "open", "lm_eval"]
+)
 def test_built_in_scorers_keep_the_protocol(kind):
     scorer = scorer_for(kind)
     assert isinstance(scorer, Scorer)
@@ -323,3 +325,19 @@ def test_an_open_question_without_a_reference_only_tells_how_it_ended():
     assert quality.score(item, sample("가을 하늘이 높다.", item="o")).value == 1.0
     cut = quality.score(item, sample("가을 하늘이", item="o", finish_reason="length"))
     assert (cut.status, cut.value) == (AnswerStatus.TRUNCATED, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("item", "text", "status"),
+    [
+        (
+            Item(id="e", question="2 + 3 = ?", answers=("5",)),
+            "Adding the two numbers together gives five. Answer: 5",
+            "ok",
+        ),
+        (Item(id="j", question="JSON으로 쓰세요.", kind="json"), '{"first_name": "Garam", "family_name": "Kim"}', "ok"),
+        (Item(id="k", question="수도는?", answers=("서울",), kind="qa"), ENGLISH, "wrong_language"),
+    ],
+)
+def test_the_language_is_that_of_the_question_where_it_matters(item, text, status):
+    assert quality.score(item, sample(text, item=item.id)).status.value == status
