@@ -184,3 +184,16 @@ def test_it_refuses_while_a_living_process_holds_a_study(cli, made):
     ran = cli.run("clean", "--results", "--yes", env=environment(cli))
     assert ran.code == 0, ran.err
     assert not database.exists()
+
+
+def test_a_link_deep_inside_stays_and_so_does_what_it_points_to(cli, tmp_path):
+    outside = put(tmp_path / "precious" / "thesis.txt")
+    ours = put(marked(cli.folder / ".cache") / "answers" / "1.json")
+    link = ours.parent / "link"
+    link.symlink_to(outside.parent)
+    ran = cli.run("clean", "--cache", "--yes", "--json", env=environment(cli))
+    assert ran.code == 0, ran.err
+    assert not ours.exists()
+    assert link.is_symlink()
+    assert outside.exists()
+    assert str(link) in {row["path"] for row in json.loads(ran.out)["left"]}
