@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmopt.models.fields import Fields
-from llmopt.models.layers import layer_kinds, state_elements
+from llmopt.models.layers import layer_kinds, recurrent_inner, state_elements
 
 __all__ = ["facts_of_config", "quantization_label"]
 
@@ -102,9 +102,7 @@ def _extra(fields: Fields, kinds: str, config: Mapping[str, Any]) -> dict[str, A
     """What only some architectures have, under the names ``models.kv_cache`` reads."""
     extra: dict[str, Any] = {"layer_kinds": kinds}
     if "R" in kinds or "B" in kinds:
-        elements = state_elements(fields)
-        if elements is not None:
-            extra["conv_elements"], extra["state_elements"] = elements
+        extra |= _recurrent(fields)
     numbers = {
         "sliding_kv_heads": ("swa_num_key_value_heads",),
         "sliding_head_dim": ("swa_head_dim",),
@@ -114,6 +112,7 @@ def _extra(fields: Fields, kinds: str, config: Mapping[str, Any]) -> dict[str, A
         "shared_experts": ("n_shared_experts", "num_shared_experts"),
         "query_rank": ("q_lora_rank",),
         "nope_head_dim": ("qk_nope_head_dim",),
+        "dense_layers": ("first_k_dense_replace",),
     }
     for name, sources in numbers.items():
         value = fields.integer(*sources, low=0)
@@ -134,6 +133,12 @@ def _extra(fields: Fields, kinds: str, config: Mapping[str, Any]) -> dict[str, A
     if any(isinstance(config.get(name), dict) for name in ("vision_config", "audio_config")):
         extra["multimodal"] = True
     return extra
+
+
+def _recurrent(fields: Fields) -> dict[str, int]:
+    elements, inner = state_elements(fields), recurrent_inner(fields)
+    found = {} if elements is None else {"conv_elements": elements[0], "state_elements": elements[1]}
+    return found if inner is None else {**found, "recurrent_inner": inner}
 
 
 def quantization_label(fields: Fields) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from llmopt.models.fields import Fields
 
-__all__ = ["layer_kinds", "pattern_kinds", "state_elements"]
+__all__ = ["layer_kinds", "pattern_kinds", "recurrent_inner", "state_elements"]
 
 _KIND_OF_TYPE = {
     "full_attention": "F",
@@ -137,15 +137,28 @@ def state_elements(config: Fields) -> tuple[int, int] | None:
     return _mamba_elements(config, hidden)
 
 
-def _mamba_elements(config: Fields, hidden: int | None) -> tuple[int, int] | None:
-    state = config.integer("mamba_d_state", "ssm_state_size", "state_size")
-    kernel = config.integer("mamba_d_conv", "conv_kernel")
+def recurrent_inner(config: Fields) -> int | None:
+    """Width of a recurrent layer's inner stream, which its input and output projections share; None if not known."""
+    heads, width = config.integer("linear_num_value_heads"), config.integer("linear_value_head_dim")
+    if heads and width:
+        return heads * width
+    return _mamba_inner(config, config.integer("hidden_size"))
+
+
+def _mamba_inner(config: Fields, hidden: int | None) -> int | None:
     heads = config.integer("mamba_n_heads", "mamba_num_heads")
     width = config.integer("mamba_d_head", "mamba_head_dim")
     expand = config.integer("mamba_expand", "expand")
     inner = config.integer("mamba_d_ssm") or (heads * width if heads and width else None)
-    inner = inner or (expand * hidden if expand and hidden else None)
+    return inner or (expand * hidden if expand and hidden else None)
+
+
+def _mamba_elements(config: Fields, hidden: int | None) -> tuple[int, int] | None:
+    state = config.integer("mamba_d_state", "ssm_state_size", "state_size")
+    kernel = config.integer("mamba_d_conv", "conv_kernel")
+    inner = _mamba_inner(config, hidden)
     if not state or not kernel or not inner:
         return None
-    groups = (config.integer("mamba_n_groups", "n_groups") or 1) if heads else 0
+    many_heads = config.integer("mamba_n_heads", "mamba_num_heads") is not None
+    groups = (config.integer("mamba_n_groups", "n_groups") or 1) if many_heads else 0
     return (kernel - 1) * (inner + 2 * groups * state), inner * state

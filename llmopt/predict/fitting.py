@@ -1,0 +1,94 @@
+"""The constants of a class of architectures from measured rows: robust, and held near what was believed before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmopt.predict.devices import DeviceSpec
+from llmopt.predict.physics import Constants, output_token_seconds
+from llmopt.predict.work import Work
+
+__all__ = ["PRIORS", "Measured", "fit_constants"]
+
+Array: TypeAlias = NDArray[np.float64]
+_SOFT = 0.2
+"""Log errors beyond this count by their size, not by its square: one odd row must not bend the constants."""
+PRIORS: Mapping[str, Constants] = MappingProxyType(
+    {
+        "dense": Constants(bandwidth_share=0.85, compute_share=0.65, interference=1.3),
+        "mixture": Constants(bandwidth_share=0.8, compute_share=0.3, interference=2.0, layer_s=80e-6),
+    }
+)
+"""What is believed of a class before any row is seen: experts' small matrices reach a smaller share of the peak."""
+_STIFFNESS = np.array([10.0, 10.0, 1.0, 1.0, 3.0, 1.0, 1.0])
+"""Shares of a peak are known beforehand to a fifth or so (and stay below 1), waits only to an order of magnitude."""
+_STEP = 1e-4
+_ROUNDS = 60
+_SMALLEST_GAIN = 1e-7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One measured row: the time per output token that ``work`` took on ``spec``."""
+
+    work: Work
+    spec: DeviceSpec
+    seconds: float
+
+
+def fit_constants(rows: Sequence[Measured], prior: Constants, *, strength: float = 0.5) -> Constants:
+    """Constants that explain ``rows``, each pulled towards ``prior`` by ``strength`` (in units of its logarithm).
+
+    Levenberg-Marquardt on logarithms, so that every constant stays positive; deterministic.
+    """
+    if not rows:
+        return prior
+    target = np.log([row.seconds for row in rows])
+    centre = np.log(prior.values())
+    point, damping = centre.copy(), 1e-2
+    error = _residuals(rows, target, centre, point, strength)
+    for _ in range(_ROUNDS):
+        slope = np.stack(
+            [
+                (_residuals(rows, target, centre, point + shift, strength) - error) / _STEP
+                for shift in _shifts(len(point))
+            ],
+            axis=1,
+        )
+        normal, pull = slope.T @ slope, slope.T @ error
+        step = np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-12), pull)
+        candidate = point - np.clip(step, -1.0, 1.0)
+        changed = _residuals(rows, target, centre, candidate, strength)
+        gain = float(error @ error - changed @ changed)
+        if gain > 0:
+            point, error, damping = candidate, changed, max(damping / 3, 1e-6)
+            if gain < _SMALLEST_GAIN * float(error @ error):
+                break
+        else:
+            damping *= 4
+    return Constants(*(float(value) for value in np.exp(point)))
+
+
+def _shifts(size: int) -> Array:
+    return np.eye(size) * _STEP
+
+
+def _residuals(
+    rows: Sequence[Measured],
+    target: Array,
+    centre: Array,
+    point: Array,
+    strength: float,
+) -> Array:
+    """Softened log errors of the rows, then the pulls towards the prior."""
+    constants = Constants(*np.exp(point))
+    said = np.log([output_token_seconds(row.work, row.spec, constants) for row in rows])
+    error = said - target
+    soft = np.sign(error) * _SOFT * np.sqrt(2 * (np.sqrt(1 + (error / _SOFT) ** 2) - 1))
+    return np.concatenate([soft, strength * _STIFFNESS * (point - centre)])

@@ -1,0 +1,150 @@
+"""How fast a run will be, with an interval, or *I do not know*: physics, constants, and what was learned here."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from llmopt.predict.devices import DeviceSpec
+from llmopt.predict.fitting import PRIORS, Measured, fit_constants
+from llmopt.predict.physics import Constants, output_token_seconds, prompt_seconds
+from llmopt.predict.residual import Residual
+from llmopt.predict.work import Work
+
+__all__ = ["Cell", "Forecast", "Forecaster", "PastRun", "Unknown", "features_of", "shipped_constants"]
+
+_NINETY = 1.645
+_REFIT_FROM = 3
+"""Runs of an engine and device without shipped constants before its own are fitted and believed."""
+_LOCAL_STRENGTH = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """Runs whose leftovers resemble each other: one model on one kind of device under one engine version."""
+
+    model: str
+    device: str
+    engine: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastRun:
+    """One finished run: what it had to do, where, what it took, and the settings the physics does not see."""
+
+    cell: Cell
+    work: Work
+    spec: DeviceSpec
+    seconds: float
+    """Per output token."""
+    features: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Seconds with a 90 % interval; ``runs`` of the same cell were known, ``spread`` is that of the logarithm."""
+
+    output_token_s: float
+    output_token_low_s: float
+    output_token_high_s: float
+    prompt_s: float
+    answers_per_minute: float
+    spread: float
+    runs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unknown:
+    """No forecast; ``reason`` is a message key for ``values``."""
+
+    reason: str
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+@cache
+def shipped_constants() -> Mapping[str, Mapping[str, Constants]]:
+    """Device family → class of architectures → constants fitted on measured serving rows of that family."""
+    data = json.loads(Path(__file__).with_name("constants.json").read_text(encoding="utf-8"))
+    return {
+        family: {kind: Constants(**values) for kind, values in kinds.items()}
+        for family, kinds in data["families"].items()
+    }
+
+
+def features_of(work: Work, extra: Mapping[str, float] | None = None) -> dict[str, float]:
+    """What tells two runs of a cell apart, on a scale where equal steps matter about equally."""
+    serving = work.serving
+    return {
+        "log2_sequences": math.log2(serving.sequences),
+        "log2_prompt": math.log2(max(1, serving.prompt_tokens)),
+        "log2_output": math.log2(max(1, serving.output_tokens)),
+        "log2_tensor_parallel": math.log2(serving.tensor_parallel),
+        "log2_bits": math.log2(serving.weight_bits),
+        "log2_data_parallel": math.log2(serving.data_parallel),
+        "expert_parallel": float(serving.expert_parallel > 1),
+        **(extra or {}),
+    }
+
+
+class Forecaster:
+    """Knows the runs it was given; answers for any work. ``constants`` replace the shipped ones."""
+
+    def __init__(
+        self, runs: Sequence[PastRun] = (), *, constants: Mapping[str, Mapping[str, Constants]] | None = None
+    ) -> None:
+        self._runs = tuple(runs)
+        self._constants = shipped_constants() if constants is None else constants
+        self._fitted: dict[tuple[str, str, str], Constants | None] = {}
+        self._residuals: dict[tuple[Cell, Constants], Residual] = {}
+
+    def forecast(
+        self, cell: Cell, work: Work, spec: DeviceSpec, extra: Mapping[str, float] | None = None
+    ) -> Forecast | Unknown:
+        """The time per output token of ``work``, corrected by what earlier runs of its cell showed."""
+        constants = self._constants_for(cell, work, spec)
+        if constants is None:
+            return Unknown(reason="predict.unseen_device", values={"device": spec.name, "engine": cell.engine})
+        residual, runs = self._residual(cell, constants)
+        mean, spread = residual.at(features_of(work, extra))
+        seconds = output_token_seconds(work, spec, constants) * math.exp(mean)
+        prompt = prompt_seconds(work, spec, constants)
+        serving = work.serving
+        each = serving.output_tokens * seconds + prompt
+        return Forecast(
+            output_token_s=seconds,
+            output_token_low_s=seconds * math.exp(-_NINETY * spread),
+            output_token_high_s=seconds * math.exp(_NINETY * spread),
+            prompt_s=prompt,
+            answers_per_minute=60.0 * serving.sequences * serving.data_parallel / each,
+            spread=spread,
+            runs=runs,
+        )
+
+    def _constants_for(self, cell: Cell, work: Work, spec: DeviceSpec) -> Constants | None:
+        """Shipped for a family that was measured; else fitted from this machine's own runs, once there are enough."""
+        kind = "mixture" if work.mixture else "dense"
+        shipped = self._constants.get(spec.family, {}).get(kind)
+        if shipped is not None:
+            return shipped
+        key = (spec.name, cell.engine, kind)
+        if key not in self._fitted:
+            rows = [
+                Measured(work=run.work, spec=run.spec, seconds=run.seconds)
+                for run in self._runs
+                if (run.spec.name, run.cell.engine) == key[:2] and run.work.mixture == work.mixture
+            ]
+            own = fit_constants(rows, PRIORS[kind], strength=_LOCAL_STRENGTH) if len(rows) >= _REFIT_FROM else None
+            self._fitted[key] = own
+        return self._fitted[key]
+
+    def _residual(self, cell: Cell, constants: Constants) -> tuple[Residual, int]:
+        runs = [run for run in self._runs if run.cell == cell]
+        key = (cell, constants)
+        if key not in self._residuals:
+            ratios = [math.log(run.seconds / output_token_seconds(run.work, run.spec, constants)) for run in runs]
+            self._residuals[key] = Residual([features_of(run.work, run.features) for run in runs], ratios)
+        return self._residuals[key], len(runs)
