@@ -19,6 +19,7 @@ from llmopt.measure.client import Client
 from llmopt.measure.load import OnSample, drive
 from llmopt.measure.metrics import speed
 from llmopt.measure.quality import quality, score
+from llmopt.measure.slo import Slo
 from llmopt.measure.validity import CoLoadWatch, certify
 from llmopt.measure.warmup import WarmUpRule, warm_up
 from llmopt.records import (
@@ -85,6 +86,8 @@ class Workload:
     request_timeout_s: float
     warmup_items: tuple[Item, ...]
     """Items outside every measured set, so that warming up teaches no cache anything."""
+    slo: Slo | None = None
+    """Limits that one request meets or misses; adds goodput and attainment to the figures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +244,7 @@ class Bench:
         )
         certificate = certify(run, co_load=co_load)
         measurement = Measurement(
-            estimates={**speed(run), **quality(items, scores), "memory_bytes": memory},
+            estimates={**speed(run, work.slo), **quality(items, scores), "memory_bytes": memory},
             valid=certificate.valid,
             warnings=certificate.warnings,
             certificate=certificate.to_json(),

@@ -239,6 +239,7 @@ class Store:
         samples: str | None = None,
         fidelity: float | None = None,
         sampler: Mapping[str, Any] | None = None,
+        hardware: str | None = None,
         launch_s: float | None = None,
         warmup_s: float | None = None,
         measure_s: float | None = None,
@@ -262,7 +263,8 @@ class Store:
             db.execute(
                 """UPDATE trials SET outcome = :outcome, measurement = :measurement, objectives = :objectives,
                    violations = :violations, score = :score, failure = :failure, samples = :samples,
-                   fidelity = COALESCE(:fidelity, fidelity), sampler = COALESCE(:sampler, sampler), ended_s = :now,
+                   fidelity = COALESCE(:fidelity, fidelity), sampler = COALESCE(:sampler, sampler),
+                   hardware = COALESCE(:hardware, hardware), ended_s = :now,
                    launch_s = :launch_s, warmup_s = :warmup_s, measure_s = :measure_s
                    WHERE study_id = :study_id AND number = :number""",
                 {
@@ -274,6 +276,7 @@ class Store:
                     "failure": None if failure is None else to_text(failure),
                     "samples": samples,
                     "fidelity": fidelity,
+                    "hardware": hardware,
                     "sampler": None if sampler is None else to_text(sampler),
                     "now": now,
                     "launch_s": launch_s,

@@ -212,6 +212,7 @@ def _confirmed(prepared: Prepared, finished: Finished, key: str) -> dict[str, An
 
 
 def configuration_of(configuration: Configuration) -> dict[str, Any]:
+    """A configuration as plain data, with its key."""
     return {
         "key": configuration.key,
         "engine": configuration.engine,
@@ -237,6 +238,7 @@ def command_of(prepared: Prepared, configuration: Configuration) -> dict[str, An
 
 
 def model_facts(prepared: Prepared) -> dict[str, Any]:
+    """Which model it was, to the checksum."""
     model = prepared.model
     names = (
         "name",
@@ -253,6 +255,7 @@ def model_facts(prepared: Prepared) -> dict[str, Any]:
 
 
 def versions_of(prepared: Prepared) -> dict[str, str | None]:
+    """Versions of everything that has a say in the figures."""
     import platform  # noqa: PLC0415 - one use
 
     def version(package: str) -> str | None:

@@ -20,9 +20,10 @@ from llmopt.measure.stats.intervals import (
 )
 from llmopt.measure.stats.many import joint_confidence
 from llmopt.measure.stats.paired import mcnemar, paired_difference, ratio_of_pairs
+from llmopt.measure.stats.unpaired import ratio_of_groups
 from llmopt.records import Estimate, Score, Verdict, VerdictKind
 
-__all__ = ["limit_of_estimate", "limit_verdict", "quality_verdict", "speed_verdict"]
+__all__ = ["limit_of_estimate", "limit_verdict", "quality_verdict", "speed_verdict", "unpaired_speed_verdict"]
 
 QUALITY_MARGIN = 0.02
 SPEED_MARGIN = 0.05
@@ -93,6 +94,32 @@ def speed_verdict(
     effect = Estimate(value=interval.value, unit="ratio", n=n, low=interval.low, high=interval.high, method=method)
     logs = _logs(interval if higher_is_better else _turned(interval))
     reach = math.log1p(margin)
+    kind = _kind(logs, zero=0.0, worst=-reach, best=reach)
+    more = _more(logs, n, reach) if kind in {VerdictKind.UNDECIDED, VerdictKind.TIE} else None
+    return _verdict(kind, objective, effect, relative=True, method=method, more=more)
+
+
+def unpaired_speed_verdict(
+    values_a: Sequence[float],
+    values_b: Sequence[float],
+    *,
+    margin: float = SPEED_MARGIN,
+    comparisons: int = 1,
+    objective: str = "answers_per_minute",
+) -> Verdict:
+    """Is ``a`` faster than ``b``, where the launches of ``b`` were measured at another time?
+
+    The effect is the ratio a / b. Weaker than pairs: what changed on the machine between the two days is in it.
+    """
+    n = min(len(values_a), len(values_b))
+    interval = ratio_of_groups(values_a, values_b, confidence=joint_confidence(comparisons))
+    if interval.low is None or interval.high is None:
+        effect = Estimate(value=interval.value, unit="ratio", n=n)
+        kind, method = VerdictKind.UNDECIDED, "too few launches"
+        return _verdict(kind, objective, effect, relative=True, method=method, more=max(2 - n, 1))
+    method = "log-ratio Welch t over launches"
+    effect = Estimate(value=interval.value, unit="ratio", n=n, low=interval.low, high=interval.high, method=method)
+    logs, reach = _logs(interval), math.log1p(margin)
     kind = _kind(logs, zero=0.0, worst=-reach, best=reach)
     more = _more(logs, n, reach) if kind in {VerdictKind.UNDECIDED, VerdictKind.TIE} else None
     return _verdict(kind, objective, effect, relative=True, method=method, more=more)

@@ -1,0 +1,75 @@
+"""What ``benchmark`` and ``compare`` share: their options, the scripted engine, and how a run is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from llmopt.cli.options import debug_option, engine_option, json_option, lang_option, load_options, option
+from llmopt.errors import UsageError
+from llmopt.paths import Workspace
+
+__all__ = ["DEFAULT_SAMPLES", "check_load", "measuring_options", "prepare_dry_run", "shown"]
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+DEFAULT_SAMPLES = 32
+
+
+def measuring_options(area: str) -> Callable[[Decorated], Decorated]:
+    """The options of both commands; help that differs is below ``cli.AREA``."""
+
+    def decorate(command: Decorated) -> Decorated:
+        for decorator in reversed(
+            (
+                option("--dataset", "-d", key="opt.dataset", default=None),
+                engine_option,
+                option("--samples", key=f"{area}.samples", type=int, default=None),
+                load_options,
+                option("--max-tokens", key="opt.max_tokens", type=int, default=None),
+                option("--repeats", key=f"{area}.repeats", type=int, default=None),
+                option("--slo", key="benchmark.slo", default=None),
+                option("--column", "columns", key="opt.column", multiple=True),
+                option("--seed", key="opt.seed", type=int, default=None),
+                option("--price-per-hour", key="opt.price", type=float, default=None),
+                option("--name", key="opt.name", default=None),
+                option("--wait", key="opt.wait", is_flag=True),
+                option("--dry-run", key="opt.dry_run", is_flag=True),
+                json_option,
+                debug_option,
+                lang_option,
+            )
+        ):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def check_load(given: dict[str, Any]) -> None:
+    """Refuse two loads at once, and a price below 0."""
+    if given["streams"] is not None and given["rate"] is not None:
+        raise UsageError("cli.streams_and_rate")
+    if given["price_per_hour"] is not None and not given["price_per_hour"] > 0:
+        raise UsageError("settings.bad_flag", option="--price-per-hour", value=given["price_per_hour"], expected="> 0")
+
+
+def prepare_dry_run(dataset: str, seed: int, workspace: Workspace) -> None:
+    """Let the scripted engine know the dataset's answers, so that what a prompt gains can be seen."""
+    from llmopt.engines.fake import ANSWERS_VARIABLE
+    from llmopt.workload.datasets import load_dataset
+
+    os.environ.setdefault(ANSWERS_VARIABLE, load_dataset(dataset, workspace=workspace, seed=seed).source)
+
+
+def shown(job: Callable[[Any], Coroutine[Any, Any, dict[str, Any]]], *, as_json: bool) -> dict[str, Any]:
+    """Run ``job(listener)`` to its end under the view that suits the output; Ctrl-C becomes KeyboardInterrupt."""
+    from llmopt.cli.progress import view_for
+    from llmopt.measure.client import run
+
+    try:
+        with view_for(as_json=as_json) as view:
+            return run(job(view))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise KeyboardInterrupt from None

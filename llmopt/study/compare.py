@@ -1,0 +1,331 @@
+"""Which is better? Contenders on the same items in turns of fresh launches, or one against an earlier result.
+
+Every pair is judged on quality (by item) and on answers per minute (by launch); tokens are no common measure of models
+with different tokenizers. All verdicts of one comparison share its 5 % by Holm's step-down procedure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from llmopt.config.settings import SettingsView
+from llmopt.errors import DataError, UsageError
+from llmopt.measure.slo import parse_slo
+from llmopt.measure.stats.verdicts import quality_verdict, speed_verdict, unpaired_speed_verdict
+from llmopt.paths import Workspace
+from llmopt.records import Item, Verdict, VerdictKind
+from llmopt.report.writing import write_json
+from llmopt.search.confirm import MIN_BLOCKS, blocks_of
+from llmopt.study.benchmark import MOST_REPEATS, telling_weights
+from llmopt.study.contenders import Wanted, contenders, stored, wanted
+from llmopt.study.events import Event, Listener, silent
+from llmopt.study.launches import Contender, envelope, recording, short, side
+from llmopt.study.optimize import study_name
+from llmopt.study.request import StudyRequest
+
+__all__ = ["CompareRequest", "baseline_request", "compare", "gate", "overall", "step_down"]
+
+KIND = "compare"
+SPEED = "answers_per_minute"
+FIGURES = ("quality", "speed")
+LEAST_FOR_GATE = 2
+"""Launches on either side; one has no spread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest:
+    """What to compare: ``models`` (names, results, ``MODEL@setting=value``), or these against a stored ``baseline``."""
+
+    study: StudyRequest
+    models: tuple[str, ...] = ()
+    baseline: Mapping[str, Any] | None = None
+    """The content of an earlier ``result.json``."""
+    fail_if_worse: float | None = None
+    """0.05 is 5 % of speed and 5 points of quality."""
+    repeats: int | None = None
+    slo: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be compared."""
+        least = MIN_BLOCKS if self.baseline is None else 1
+        if self.baseline is None and len(self.models) < 2:  # noqa: PLR2004 - a comparison needs two
+            raise UsageError("compare.one_model")
+        if self.fail_if_worse is not None and self.baseline is None:
+            raise UsageError("compare.gate_without_baseline")
+        if self.repeats is not None and not least <= self.repeats <= MOST_REPEATS:
+            raise UsageError("compare.repeats", value=self.repeats, least=least, most=MOST_REPEATS)
+
+
+def baseline_request(result: Mapping[str, Any]) -> StudyRequest:
+    """What an earlier result was asked for, so that the same can be asked again."""
+    if "sides" not in result:
+        raise DataError("compare.no_items", name=result.get("study", "-"))
+    try:
+        return replace(StudyRequest.from_spec(result["request"]), name=None)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:  # a file that only looks like a result
+        raise DataError("benchmark.not_a_result", path=result.get("study", "-"), reason=repr(error)) from None
+
+
+async def compare(
+    request: CompareRequest,
+    *,
+    workspace: Workspace,
+    settings: SettingsView,
+    listener: Listener = silent,
+    wait_for_lock: bool = False,
+) -> dict[str, Any]:
+    """Measure and judge; the result as written to ``result.json``. A regression is in ``gate``, not an exception."""
+    began_s = time.monotonic()
+    slo = parse_slo(request.slo) if request.slo else None
+    listener(Event(kind="phase", data={"name": "prepare"}))
+    named = _named(request, workspace)
+    fetching = telling_weights(listener)
+    found = await asyncio.to_thread(
+        contenders, named, request.study, workspace=workspace, settings=settings, slo=slo, on_weights=fetching
+    )
+    earlier = _earlier(request, found) if request.baseline is not None else None
+    items, blocks = _blocks(request, found, earlier)
+    name = study_name(replace(request.study, model="-vs-".join(dict.fromkeys(c.prepared.model.name for c in found))))
+    spec = {
+        **replace(request.study, model=found[0].given).to_spec(),
+        "kind": KIND, "models": [c.label for c in found], "repeats": len(blocks), "slo": request.slo,
+        "max_tokens": found[0].prepared.work.max_tokens, "fail_if_worse": request.fail_if_worse,
+    }  # fmt: skip
+    with recording(KIND, name, spec, found, workspace=workspace, listener=listener, wait_for_lock=wait_for_lock) as run:
+        values = {"name": name, "what": ", ".join(c.label for c in found), "items": len(items), "launches": len(blocks)}
+        listener(Event(kind="note", data={"key": "compare.introduction", "values": values}))
+        launched = await run.measure(found, blocks)
+        ordered = [
+            [one.result for one in sorted(launched, key=lambda one: one.block) if one.place == place]
+            for place in range(len(found))
+        ]
+        sides = [
+            side(contender, results, items, price_per_hour=request.study.price_per_hour)
+            for contender, results in zip(found, ordered, strict=True)
+        ]
+        elapsed_s = time.monotonic() - began_s
+        result = envelope(KIND, name, found, sides, items, spec=spec, elapsed_s=elapsed_s)
+        result |= _claims(request, result["sides"], items, earlier)
+        await asyncio.to_thread(write_json, run.folder, result)
+        failed = bool(result["gate"] and result["gate"]["failed"])
+        run.finish({"verdict": "regression" if failed else result["verdict"]["kind"], "elapsed_s": result["elapsed_s"]})
+    listener(Event(kind="ended", data={"result": result}))
+    return result
+
+
+# ── what is compared ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """The side of an earlier result that is the baseline; ``same_machine`` says whether its speed may be compared."""
+
+    side: Mapping[str, Any]
+    same_machine: bool
+
+
+def _named(request: CompareRequest, workspace: Workspace) -> list[Wanted]:
+    if request.models:
+        return [wanted(text, workspace) for text in request.models]
+    same = stored(request.baseline or {})
+    return [replace(same, label=same.model)]
+
+
+def _earlier(request: CompareRequest, found: Sequence[Contender]) -> Earlier:
+    """The baseline's side; raises DataError where its figures do not answer the same question."""
+    result, prepared = request.baseline or {}, found[0].prepared
+    name = result["study"]
+    if "sides" not in result:
+        raise DataError("compare.no_items", name=name)
+    try:
+        if result["dataset"]["fingerprint"] != prepared.dataset.fingerprint:
+            raise DataError("compare.other_items", name=name, dataset=prepared.dataset.name)
+        theirs = (result["task"]["load"]["streams"], result["task"]["load"]["rate"], result["task"]["max_tokens"])
+        ours = (prepared.work.load.streams, prepared.work.load.rate, prepared.work.max_tokens)
+        if theirs != ours:
+            raise DataError("compare.other_task", name=name, theirs=_task(theirs), ours=_task(ours))
+        chosen = next(one for one in result["sides"] if one["label"] == result["best"]["label"])
+        same_machine = result["hardware"]["fingerprint"] == prepared.hardware.fingerprint
+        launches = [float(one["figures"][SPEED]) for one in chosen["launches"]]
+        values = {str(k): float(v) for k, v in chosen["items"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:  # a damaged result
+        raise DataError("benchmark.not_a_result", path=name, reason=repr(error)) from None
+    if request.fail_if_worse is not None and not same_machine:
+        raise DataError("compare.other_machine", name=name)
+    repeats = request.repeats or len(launches)
+    if request.fail_if_worse is not None and min(len(launches), repeats) < LEAST_FOR_GATE:
+        raise DataError("compare.too_few_launches", name=name, theirs=len(launches), ours=repeats)
+    if not launches or not values:
+        raise DataError("compare.no_items", name=name)
+    label = name if all(name != contender.label for contender in found) else f"{name} #0"
+    return Earlier(side={**chosen, "label": label}, same_machine=same_machine)
+
+
+def _task(values: tuple[int | None, float | None, int]) -> str:
+    streams, rate, tokens = values
+    load = f"--rate {rate}" if rate else f"--streams {streams}"
+    return f"{load} --max-tokens {tokens}"
+
+
+def _blocks(
+    request: CompareRequest, found: Sequence[Contender], earlier: Earlier | None
+) -> tuple[tuple[Item, ...], list[tuple[Item, ...]]]:
+    """The items, and those of each block: dealt out between contenders, all of them against a stored baseline."""
+    prepared = found[0].prepared
+    if earlier is not None:
+        items = tuple(item for item in prepared.dataset.items if item.id in earlier.side["items"])
+        if not items:
+            raise DataError("compare.other_items", name=earlier.side["label"], dataset=prepared.dataset.name)
+        return items, [items] * (request.repeats or len(earlier.side["launches"]))
+    count = request.repeats or MIN_BLOCKS
+    if len(prepared.confirm_items) < count:
+        raise UsageError("compare.few_samples", items=len(prepared.confirm_items), blocks=count)
+    blocks = blocks_of(prepared.confirm_items, count)
+    return tuple(item for block in blocks for item in block), blocks
+
+
+# ── what may be claimed ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _claims(
+    request: CompareRequest, sides: Sequence[Mapping[str, Any]], items: Sequence[Item], earlier: Earlier | None
+) -> dict[str, Any]:
+    clusters = {item.id: item.cluster or item.id for item in items}
+    margins = (request.study.quality_margin, request.study.speed_margin)
+    pairs = list(itertools.combinations(sides, 2)) if earlier is None else [(earlier.side, one) for one in sides]
+    judges: list[tuple[int, str, Callable[[int], Verdict]]] = []
+    for place, (before, after) in enumerate(pairs):
+        judges.append((place, "quality", partial(_quality, before, after, clusters, margins[0])))
+        if earlier is None or earlier.same_machine:
+            paired = earlier is None
+            judges.append((place, "speed", partial(_speed, before, after, margins[1], paired=paired)))
+    judged: list[dict[str, Any]] = [
+        {"before": before["label"], "after": after["label"], "quality": None, "speed": None} for before, after in pairs
+    ]
+    for (place, figure, _), found in zip(judges, step_down([judge for *_, judge in judges]), strict=True):
+        judged[place][figure] = {**asdict(found), "kind": found.kind.value}
+    labels = [one["label"] for one in ([earlier.side, *sides] if earlier else sides)]
+    verdict = overall(judged, labels)
+    winner = next((one for one in sides if one["label"] == verdict["winner"]), sides[0])
+    limit = request.fail_if_worse
+    return {
+        "comparisons": judged,
+        "verdict": verdict,
+        "baseline": short(earlier.side if earlier else sides[0]),
+        "best": short(winner),
+        "command": winner["command"],
+        "same_machine": earlier.same_machine if earlier else True,
+        "gate": gate(judged, limit) if limit is not None else None,
+    }
+
+
+def _quality(
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    clusters: Mapping[str, str],
+    margin: float,
+    comparisons: int,
+) -> Verdict:
+    return quality_verdict(after["items"], before["items"], clusters=clusters, margin=margin, comparisons=comparisons)
+
+
+def _speed(
+    before: Mapping[str, Any], after: Mapping[str, Any], margin: float, comparisons: int, *, paired: bool
+) -> Verdict:
+    first, second = ([one["figures"][SPEED] for one in given["launches"]] for given in (after, before))
+    judge = speed_verdict if paired else unpaired_speed_verdict
+    return judge(first, second, margin=margin, comparisons=comparisons)
+
+
+def step_down(judges: Sequence[Callable[[int], Verdict]]) -> list[Verdict]:
+    """Holm's procedure (1979) by intervals: each round judges what is still open at its share of the 5 %.
+
+    A judge takes the number of comparisons that share the error and returns its verdict at that level.
+    """
+    found: dict[int, Verdict] = {}
+    open_ = set(range(len(judges)))
+    while open_:
+        now = {place: judges[place](len(open_)) for place in open_}
+        found |= now
+        told = {place for place, verdict in now.items() if verdict.kind in {VerdictKind.BETTER, VerdictKind.WORSE}}
+        if not told:
+            break
+        open_ -= told
+    return [found[place] for place in range(len(judges))]
+
+
+def overall(judged: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> dict[str, Any]:
+    """One claim from all pairs: who is better than every other, by quality, else by speed; or how it is open."""
+    by_figure = {figure: _by_figure(judged, labels, figure) for figure in FIGURES}
+    main = next((f for f in FIGURES if by_figure[f]["winner"]), "quality")
+    chosen = by_figure[main]
+    return {
+        **chosen,
+        "objective": main,
+        "others": {figure: found for figure, found in by_figure.items() if figure != main},
+    }
+
+
+def _by_figure(judged: Sequence[Mapping[str, Any]], labels: Sequence[str], figure: str) -> dict[str, Any]:
+    pairs = [entry for entry in judged if entry[figure] is not None]
+    wins = dict.fromkeys(labels, 0)
+    for entry in pairs:
+        kind = entry[figure]["kind"]
+        if kind in {"better", "worse"}:
+            wins[entry["after" if kind == "better" else "before"]] += 1
+    opponents = {label: sum(label in (p["before"], p["after"]) for p in pairs) for label in labels}
+    winner = next((name for name in labels if wins[name] and wins[name] == opponents[name] == len(labels) - 1), None)
+    kinds = {entry[figure]["kind"] for entry in pairs}
+    if winner is not None:
+        kind = "better"
+        pairs = [entry for entry in pairs if winner in (entry["before"], entry["after"])]
+    else:
+        kind = "undecided" if not kinds or "undecided" in kinds else "equivalent" if kinds == {"equivalent"} else "tie"
+    closest = min(pairs, key=lambda entry: _distance(entry[figure]), default=None)
+    effect = closest[figure]["effect"] if closest else None
+    more = [entry[figure]["more_samples"] for entry in pairs if entry[figure]["more_samples"]]
+    return {
+        "kind": kind,
+        "winner": winner,
+        "pair": [closest["before"], closest["after"]] if closest else None,
+        "effect": effect["value"] if effect else None,
+        "interval": [effect["low"], effect["high"]] if effect else [None, None],
+        "relative": figure == "speed",
+        "n": effect["n"] if effect else 0,
+        "more_samples": max(more, default=None),
+    }
+
+
+def _distance(verdict: Mapping[str, Any]) -> float:
+    value = float(verdict["effect"]["value"])
+    return abs(value - 1.0) if verdict["relative"] else abs(value)
+
+
+def gate(judged: Sequence[Mapping[str, Any]], limit: float) -> dict[str, Any]:
+    """Which figures lost more than ``limit``: a loss counts where chance is excluded and its estimate is beyond it.
+
+    ``open``: no such loss was shown, but the interval does not exclude one either.
+    """
+    checks = []
+    for entry in judged:
+        for figure in FIGURES:
+            verdict = entry[figure]
+            if verdict is None:
+                continue
+            zero = 1.0 if verdict["relative"] else 0.0
+            loss = zero - verdict["effect"]["value"]
+            low = verdict["effect"]["low"]
+            if verdict["kind"] == VerdictKind.WORSE.value and loss > limit:
+                status = "failed"
+            elif low is not None and zero - low <= limit:
+                status = "passed"
+            else:
+                status = "open"
+            checks.append({"what": entry["after"], "figure": figure, "status": status, "loss": loss})
+    return {"limit": limit, "failed": any(check["status"] == "failed" for check in checks), "checks": checks}

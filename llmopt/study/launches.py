@@ -1,0 +1,353 @@
+"""Fresh launches of one or several configurations in turns, recorded one by one: what benchmark and compare share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from llmopt.errors import DoesNotFit, EngineError, LlmoptError
+from llmopt.measure.quality import by_item, quality
+from llmopt.measure.stats.intervals import clopper_pearson, mean_interval, proportion_interval
+from llmopt.paths import Workspace, ensure
+from llmopt.records import AnswerStatus, Configuration, Estimate, Item, Outcome, Score
+from llmopt.runtime.locks import measuring_lock
+from llmopt.search.trial import Bench, TrialResult
+from llmopt.store.database import Store
+from llmopt.study.events import Event, Listener
+from llmopt.study.host import StudyHost
+from llmopt.study.prepare import Prepared
+from llmopt.study.recorder import Recorder
+from llmopt.study.result import SCHEMA_VERSION, command_of, configuration_of, model_facts, versions_of
+from llmopt.study.run import study_folder
+
+__all__ = ["Contender", "LaunchRun", "Launched", "costs", "envelope", "recording", "short", "side"]
+
+TOKENS, ANSWERS = 1_000_000, 1_000
+"""The units in which cost is given."""
+COUNTED = ("error_rate", "truncated_rate", "attainment")
+"""Shares of requests, pooled over launches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One configuration of one model under a name; ``given`` is what finds the model again."""
+
+    label: str
+    given: str
+    prepared: Prepared
+    configuration: Configuration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launched:
+    """What one fresh engine of the contender at ``place`` found in its turn."""
+
+    block: int
+    place: int
+    result: TrialResult
+
+
+class LaunchRun:
+    """Launches contenders block by block (A B, B A …), each launch on disk before the next begins."""
+
+    def __init__(self, store: Store, study_id: int, folder: Path, kind: str, listener: Listener) -> None:
+        self.store = store
+        self.study_id = study_id
+        self.folder = folder
+        self._kind = kind
+        self._say = listener
+        self._finished = False
+
+    async def measure(self, contenders: Sequence[Contender], blocks: Sequence[Sequence[Item]]) -> list[Launched]:
+        """Every contender once in each block. Raises DoesNotFit or EngineError where one cannot be measured."""
+        found = []
+        turns = [
+            (block, place)
+            for block in range(len(blocks))
+            for place in (range(len(contenders)) if block % 2 == 0 else reversed(range(len(contenders))))
+        ]
+        for turn, (block, place) in enumerate(turns):
+            values = {"turn": turn + 1, "turns": len(turns), "what": contenders[place].label}
+            self._say(Event(kind="note", data={"key": "benchmark.launch", "values": values}))
+            result = await self._launch(contenders[place], block, blocks[block])
+            found.append(Launched(block=block, place=place, result=result))
+        return found
+
+    async def _launch(self, contender: Contender, block: int, items: Sequence[Item]) -> TrialResult:
+        prepared = contender.prepared
+        recorder = Recorder(
+            self.store,
+            self.study_id,
+            self.folder,
+            objectives=prepared.goal.objectives,
+            hardware=prepared.hardware.fingerprint,
+            engine=prepared.engine.name,
+        )
+        host = StudyHost(
+            engine=prepared.engine,
+            model=prepared.model,
+            hardware=prepared.hardware,
+            task=prepared.task,
+            run_root=self.folder / "runs",
+            on_phase=lambda phase: self._say(Event(kind="engine", data={"phase": phase.value})),
+        )
+        sampler = {"contender": contender.label}
+        number = recorder.started(
+            contender.configuration, origin=self._kind, phase=self._kind, position=block, sampler=sampler
+        )
+        answered = 0
+
+        def counting(sample: object) -> None:
+            nonlocal answered
+            del sample
+            answered += 1
+            self._say(Event(kind="sample", data={"done": answered, "total": len(items)}))
+
+        with recorder.running(number):
+            async with Bench(host, prepared.work) as bench:
+                result = await bench.run(contender.configuration, items, on_sample=counting)
+            recorder.finished(number, result)
+        if result.outcome is not Outcome.DONE:
+            raise _refusal(contender, result)
+        return result
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Everything is on disk: let the study go as finished."""
+        self.store.end_study(self.study_id, "finished", summary=summary)
+        self._finished = True
+
+    def give_up(self, error: BaseException) -> None:
+        """Let the study go unfinished, unless its result is already complete."""
+        if not self._finished:
+            interrupted = isinstance(error, (asyncio.CancelledError, KeyboardInterrupt))
+            self.store.end_study(self.study_id, "interrupted" if interrupted else "failed")
+
+
+@contextmanager
+def recording(
+    kind: str,
+    name: str,
+    spec: Mapping[str, Any],
+    contenders: Sequence[Contender],
+    *,
+    workspace: Workspace,
+    listener: Listener,
+    wait_for_lock: bool,
+) -> Iterator[LaunchRun]:
+    """Hold the machine and a study of ``kind`` in the store; raises UsageError for a taken name or a busy machine."""
+    first = contenders[0].prepared
+    with Store.open(workspace.database) as store, measuring_lock(f"{kind} {name}", wait=wait_for_lock):
+        study_id = store.create_study(
+            name,
+            {"kind": kind, **spec},
+            fingerprint=first.fingerprint,
+            model=first.model.name,
+            engine=first.engine.name,
+            dataset=first.dataset.name,
+            hardware=first.hardware.fingerprint,
+        )
+        run = LaunchRun(store, study_id, ensure(study_folder(workspace, name)), kind, listener)
+        try:
+            yield run
+        except BaseException as error:
+            run.give_up(error)
+            raise
+
+
+def _refusal(contender: Contender, result: TrialResult) -> LlmoptError:
+    failed = result.failed
+    why, detail = (failed.text, failed.detail) if failed else (result.outcome.value, "")
+    if failed is not None and failed.category == "memory":
+        return DoesNotFit("benchmark.does_not_fit", what=contender.label, why=why, detail=detail)
+    return EngineError("benchmark.failed", what=contender.label, why=why, detail=detail)
+
+
+# ── figures of one contender ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def side(
+    contender: Contender, results: Sequence[TrialResult], items: Sequence[Item], *, price_per_hour: float | None
+) -> dict[str, Any]:
+    """Everything measured of one contender, over all its launches; plain data."""
+    scores = [score for result in results for score in result.scores]
+    figures = {**_over_launches(results), **quality(items, scores)}
+    figures["truncated"] = _status_share(scores, AnswerStatus.TRUNCATED)
+    if price_per_hour:
+        figures |= costs(figures, price_per_hour)
+    warnings = [w for result in results if result.measurement for w in result.measurement.warnings]
+    return {
+        "label": contender.label,
+        "model": contender.given,
+        "engine": contender.configuration.engine,
+        "tokenizer": contender.prepared.model.sha256 or contender.prepared.model.path,
+        "figures": {name: asdict(estimate) for name, estimate in figures.items()},
+        "levels": _levels(items, by_item(scores)),
+        "statuses": _statuses(results),
+        "warnings": dict(Counter(warnings)),
+        "items": by_item(scores),
+        "launches": [_launch(result) for result in results],
+    }
+
+
+def costs(figures: Mapping[str, Estimate], price_per_hour: float) -> dict[str, Estimate]:
+    """What a million output tokens and a thousand answers cost at this speed; the interval is that of the speed."""
+    found = {}
+    for name, speed, per_hour, unit in (
+        ("cost_per_million_tokens", "output_tokens_per_s", 3600 / TOKENS, "price/1M tokens"),
+        ("cost_per_thousand_answers", "answers_per_minute", 60 / ANSWERS, "price/1k answers"),
+    ):
+        estimate = figures.get(speed)
+        if estimate is None or estimate.value <= 0:
+            continue
+
+        def cost(rate: float | None, per_hour: float = per_hour) -> float | None:
+            return price_per_hour / (rate * per_hour) if rate else None
+
+        low, high = cost(estimate.high), cost(estimate.low)
+        if low is None or high is None:
+            low = high = None
+        value = price_per_hour / (estimate.value * per_hour)
+        found[name] = Estimate(value=value, unit=unit, n=estimate.n, low=low, high=high, method=f"price / {speed}")
+    return found
+
+
+def _over_launches(results: Sequence[TrialResult]) -> dict[str, Estimate]:
+    """The mean over launches of every figure that all of them have; one launch keeps its own intervals."""
+    measured = [result.measurement.estimates for result in results if result.measurement]
+    if len(measured) == 1:
+        return dict(measured[0])
+    found = {}
+    for name, first in measured[0].items():
+        if not all(name in estimates for estimates in measured):
+            continue
+        if name in COUNTED:
+            found[name] = _pooled([estimates[name] for estimates in measured])
+            continue
+        interval = mean_interval([estimates[name].value for estimates in measured])
+        low = None if interval.low is None else max(interval.low, 0.0)
+        high = interval.high
+        if high is not None and first.unit == "share":
+            high = min(high, 1.0)
+        found[name] = Estimate(
+            value=interval.value, unit=first.unit, n=len(measured), low=low, high=high, method="t over launches"
+        )
+    return found
+
+
+def _pooled(shares: Sequence[Estimate]) -> Estimate:
+    """A share of requests over all launches: none seen in a few launches does not mean that there are none."""
+    total = sum(share.n for share in shares)
+    if total == 0:
+        return shares[0]
+    found = clopper_pearson(round(sum(share.value * share.n for share in shares)), total)
+    return Estimate(
+        value=found.value, unit="share", n=total, low=found.low, high=found.high, method="Clopper-Pearson, pooled"
+    )
+
+
+def _status_share(scores: Sequence[Score], status: AnswerStatus) -> Estimate:
+    """The share of answers that ended so; repeats of an item are one cluster."""
+    hits = [float(score.status is status) for score in scores]
+    found = proportion_interval(hits, clusters=[score.item_id for score in scores])
+    return Estimate(
+        value=found.value, unit="share", n=len(hits), low=found.low, high=found.high, method="Wilson, clustered"
+    )
+
+
+def _levels(items: Sequence[Item], values: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Share of right answers by level; empty where the dataset has only one."""
+    groups: dict[int, list[Item]] = {}
+    for item in items:
+        if item.id in values:
+            groups.setdefault(item.level, []).append(item)
+    if len(groups) < 2:  # noqa: PLR2004 - one level is the whole
+        return []
+    rows = []
+    for level, members in sorted(groups.items()):
+        found = proportion_interval(
+            [values[item.id] for item in members], clusters=[item.cluster or item.id for item in members]
+        )
+        rows.append({"level": level, "value": found.value, "low": found.low, "high": found.high, "n": len(members)})
+    return rows
+
+
+def _statuses(results: Sequence[TrialResult]) -> dict[str, dict[str, Any]]:
+    """How answers ended, as shares of all requests; repeats of an item are one cluster."""
+    scores = [score for result in results for score in result.scores]
+    found = {}
+    for status in AnswerStatus:
+        count = sum(score.status is status for score in scores)
+        if count:
+            found[status.value] = {**asdict(_status_share(scores, status)), "count": count}
+    return found
+
+
+def _launch(result: TrialResult) -> dict[str, Any]:
+    """One launch's own figures, for whoever compares launches later."""
+    measurement = result.measurement
+    return {
+        "figures": {name: e.value for name, e in measurement.estimates.items()} if measurement else {},
+        "valid": measurement.valid if measurement else False,
+        "warnings": list(measurement.warnings) if measurement else [],
+        "launch_s": result.launch_s,
+        "warmup_s": result.warmup_s,
+        "measure_s": result.measure_s,
+    }
+
+
+# ── the result file ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def envelope(
+    kind: str,
+    name: str,
+    contenders: Sequence[Contender],
+    sides: Sequence[Mapping[str, Any]],
+    items: Sequence[Item],
+    *,
+    spec: Mapping[str, Any],
+    elapsed_s: float,
+) -> dict[str, Any]:
+    """What every result has: what was asked, on which machine, with which versions, and what each side found."""
+    first = contenders[0].prepared
+    full = [
+        {
+            **one,
+            "configuration": configuration_of(contender.configuration),
+            "command": command_of(contender.prepared, contender.configuration),
+            "facts": model_facts(contender.prepared),
+        }
+        for one, contender in zip(sides, contenders, strict=True)
+    ]
+    versions: dict[str, str | None] = {}
+    for contender in contenders:
+        versions |= versions_of(contender.prepared)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "study": name,
+        "created": datetime.now(tz=UTC).isoformat(timespec="seconds"),
+        "elapsed_s": round(elapsed_s, 1),
+        "request": dict(spec),
+        "sides": full,
+        "dataset": {
+            "name": first.dataset.name,
+            "fingerprint": first.dataset.fingerprint,
+            "source": first.dataset.source,
+            "items": len(items),
+        },
+        "task": asdict(first.task),
+        "hardware": asdict(first.hardware) | {"fingerprint": first.hardware.fingerprint},
+        "versions": versions,
+    }
+
+
+def short(one: Mapping[str, Any]) -> dict[str, Any]:
+    """A side without its raw lists: what ``baseline`` and ``best`` of a result show."""
+    return {name: one[name] for name in ("label", "model", "engine", "configuration", "command", "figures")}

@@ -1,0 +1,157 @@
+"""``benchmark`` and ``compare`` from end to end on the scripted engine: figures, verdicts, gate, bad words, Ctrl-C."""
+
+import json
+import signal
+
+import pytest
+from rich.cells import cell_len
+
+MATH = ("--dry-run", "--dataset", "korean_math_easy")
+BENCH = ("benchmark", *MATH, "--samples", "8", "--repeats", "3")
+FAST = {"LLMOPT_FAKE_TIME_SCALE": "0.1"}
+SLOW = {"LLMOPT_FAKE_TIME_SCALE": "1.0"}
+
+
+def result(cli, name):
+    return json.loads((cli.folder / "optimization_results" / name / "result.json").read_text(encoding="utf-8"))
+
+
+def test_a_benchmark_gives_every_figure_its_interval_and_is_listed(cli):
+    ran = cli.run(*BENCH, "--name", "b", "--price-per-hour", "2", "--slo", "ttft<5s", env=FAST)
+    assert ran.code == 0, ran.err
+    found = result(cli, "b")
+    assert {"schema_version", "baseline", "best", "verdict", "command", "hardware", "versions"} <= found.keys()
+    figures = found["sides"][0]["figures"]
+    wanted = {"accuracy", "answers_per_minute", "characters_per_s", "memory_bytes", "attainment", "error_rate"}
+    assert wanted | {"cost_per_million_tokens", "cost_per_thousand_answers"} <= figures.keys()
+    for name in wanted:
+        assert figures[name]["low"] <= figures[name]["value"] <= figures[name]["high"], name
+        assert figures[name]["n"] > 0
+    hours = 1000 / (figures["answers_per_minute"]["value"] * 60)
+    assert figures["cost_per_thousand_answers"]["value"] == pytest.approx(2 * hours)
+    assert len(found["sides"][0]["launches"]) == 3
+    assert len(found["sides"][0]["items"]) == 8
+    cli.wait_until_clean()
+    rows = json.loads(cli.run("list", "--type", "results", "--json").out)
+    assert [(row["study"], row["trials"]) for row in rows] == [("b", 3)]
+    assert cli.run("optimize", "--resume", "b").code == 2
+
+
+@pytest.mark.parametrize("language", ["ko", "en"])
+def test_a_comparison_finds_the_better_prompt_in_one_table(cli, language):
+    ran = cli.run(
+        "compare", *MATH, "--samples", "32", "--name", "c", "--models", "smollm2-135m",
+        "smollm2-135m@prompt_form=examples,threads=4", env={**FAST, "LLMOPT_LANG": language},
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    found = result(cli, "c")
+    assert found["verdict"]["kind"] == "better"
+    assert found["best"]["configuration"]["request"]["prompt_form"] == "examples"
+    assert found["best"]["configuration"]["launch"]["threads"] == 4
+    table = ran.out[ran.out.index("\n\n") : ran.out.rindex("\n\n")]
+    assert all(cell_len(line) <= 80 for line in table.splitlines() if "—" not in line)
+    cli.wait_until_clean()
+
+
+def test_the_same_against_itself_is_no_winner_and_models_are_not_judged_by_tokens(cli):
+    ran = cli.run(
+        "compare", *MATH, "--samples", "16", "--name", "c", "--models", "smollm2-135m",
+        "--models", "qwen2.5-coder-0.5b", "--json", env=FAST,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    found = ran.events[-1]["result"]
+    quality = found["comparisons"][0]["quality"]
+    assert quality["effect"]["value"] == 0
+    assert quality["kind"] in {"tie", "equivalent", "undecided"}
+    assert "output tokens/s" not in cli.run("compare", "--help").out
+    assert found["verdict"]["objective"] != "tokens"
+
+
+def test_the_gate_fails_with_8_only_where_it_became_worse(cli):
+    assert cli.run(*BENCH, "--name", "base", env=FAST).code == 0
+    same = ("compare", "--dry-run", "--baseline", "base", "--fail-if-worse")
+    ran = cli.run(*same, "60%", "--name", "again", env=FAST)
+    assert ran.code == 0, ran.err
+    assert result(cli, "again")["gate"]["failed"] is False
+    file = str(cli.folder / "optimization_results" / "base" / "result.json")
+    ran = cli.run("compare", "--dry-run", "--baseline", file, "--fail-if-worse", "5%", "--name", "slow", env=SLOW)
+    assert ran.code == 8, ran.out + ran.err
+    assert "5%" in ran.err
+    assert "Traceback" not in ran.err
+    checks = {check["figure"]: check["status"] for check in result(cli, "slow")["gate"]["checks"]}
+    assert checks["speed"] == "failed"
+    assert checks["quality"] != "failed"
+    assert set(result(cli, "slow")["sides"][0]["items"]) == set(result(cli, "base")["sides"][0]["items"])
+    cli.wait_until_clean()
+
+
+def test_a_baseline_of_another_task_is_refused(cli):
+    assert cli.run(*BENCH, "--name", "base", env=FAST).code == 0
+    gate = ("compare", "--dry-run", "--baseline", "base")
+    refusals = {
+        "items": ((*gate, "--dataset", "korean_math"), 3, "fingerprint"),
+        "seed": ((*gate, "--seed", "5"), 3, "fingerprint"),
+        "load": ((*gate, "--streams", "2"), 3, "--streams 4"),
+        "launches": ((*gate, "--repeats", "1", "--fail-if-worse", "5%"), 3, "two launches"),
+    }
+    stored = result(cli, "base")
+    for name, change in {
+        "machine": {"hardware": {"fingerprint": "other"}},
+        "torn": {"sides": [{"label": "x"}]},
+        "future": {"schema_version": 99},
+    }.items():
+        path = cli.folder / f"{name}.json"
+        path.write_text(json.dumps({**stored, **change}), encoding="utf-8")
+        words = {"machine": "another machine", "torn": "no usable", "future": "99"}
+        refusals[name] = (("compare", "--dry-run", "--baseline", str(path), "--fail-if-worse", "5%"), 3, words[name])
+    wrong = {}
+    for name, (arguments, code, word) in refusals.items():
+        ran = cli.run(*arguments, env=FAST)
+        if ran.code != code or word not in ran.err or "Traceback" in ran.err:
+            wrong[name] = (ran.code, ran.err)
+    assert wrong == {}
+
+
+BAD = {
+    "no repeats": ((*BENCH, "--repeats", "0"), 2, "--repeats"),
+    "bad slo": ((*BENCH, "--slo", "ttfb<3"), 2, "ttft"),
+    "unknown setting": ((*BENCH, "--set", "thread=4"), 2, "threads"),
+    "no value": ((*BENCH, "--set", "threads"), 2, "threads"),
+    "bad value": ((*BENCH, "--set", "threads=many"), 2, "many"),
+    "bad word": ((*BENCH, "--set", "precision=q3"), 2, "q8"),
+    "bad form": ((*BENCH, "--set", "prompt_form=song"), 2, "zero_shot"),
+    "task setting": ((*BENCH, "--set", "max_tokens=5"), 2, "--max-tokens"),
+    "conflict": ((*BENCH, "--set", "context=16"), 3, "smollm2-135m"),
+    "no result": ((*BENCH[:-4], "--config", "nowhere"), 3, "nowhere"),
+    "both loads": ((*BENCH, "--streams", "2", "--rate", "2"), 2, "--rate"),
+    "price": ((*BENCH, "--price-per-hour", "-1"), 2, "--price-per-hour"),
+    "one model": (("compare", *MATH, "--models", "smollm2-135m"), 2, "--baseline"),
+    "gate alone": (("compare", *MATH, "--models", "a", "b", "--fail-if-worse", "5%"), 2, "--baseline"),
+    "bad share": (("compare", *MATH, "--baseline", "x.json", "--fail-if-worse", "5%"), 3, "x.json"),
+    "unknown model": (("compare", *MATH, "--models", "smollm2-135m", "smollm"), 2, "smollm2-135m"),
+    "few launches": (("compare", *MATH, "--models", "a", "b", "--repeats", "2"), 2, "--repeats"),
+    "few items": (("compare", *MATH, "--models", "smollm2-135m", "smollm2-135m", "--samples", "2"), 2, "--samples"),
+}
+
+
+def test_bad_words_get_one_sentence_in_both_languages(cli):
+    wrong = {}
+    for name, (arguments, code, word) in BAD.items():
+        model = ("--model", "smollm2-135m") if name == "conflict" else ()
+        for language in ("ko", "en"):
+            ran = cli.run(*arguments, *model, env={**FAST, "LLMOPT_LANG": language})
+            if ran.code != code or word not in ran.err or "Traceback" in ran.err:
+                wrong[name, language] = (ran.code, ran.err)
+    assert wrong == {}
+
+
+def test_ctrl_c_ends_with_130_and_leaves_nothing(cli, wait_for):
+    process = cli.start("benchmark", *MATH, "--repeats", "200", "--name", "b", env=FAST)
+    samples = cli.folder / "optimization_results" / "b" / "samples"
+    wait_for(lambda: samples.is_dir() and any(samples.iterdir()))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    cli.wait_until_clean()
+    assert cli.run("optimize", "--resume").code == 2
