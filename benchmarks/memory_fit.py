@@ -72,7 +72,7 @@ def complete(point: dict[str, object]) -> dict[str, object]:
 async def load(running, settings) -> tuple[dict[str, int], int]:
     """Work every slot at once through a prompt of most of its share; returns the tree's peak and the longest prompt."""
     share = int(settings["context"]) // int(settings["slots"])
-    words = min(int((share - 40) * 0.7), 1100)  # some words are two tokens
+    words = min(int((share - 40) * 0.7), 2400 // int(settings["slots"]), 1100)  # some words are two tokens
     peak = {"anonymous": 0, "file": 0}
     done = asyncio.Event()
 
