@@ -17,7 +17,7 @@ from llmopt.models.entry import HubFiles, ModelEntry, PackagePart
 from llmopt.paths import Workspace
 from llmopt.records import ModelInfo
 
-__all__ = ["DEFAULT_MODEL", "built_in_models", "find_model", "model_names"]
+__all__ = ["DEFAULT_MODEL", "all_models", "built_in_models", "find_model", "model_names"]
 
 DEFAULT_MODEL = "qwen2.5-coder-0.5b"
 """What runs where no model is named."""
@@ -26,7 +26,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 def find_model(name_or_path: str, workspace: Workspace) -> ModelEntry:
     """The entry of a catalogue name, of a file or folder, or of a hub id; raises UsageError with the nearest names."""
-    known = _all_models(workspace)
+    known = all_models(workspace)
     entry = known.get(name_or_path) or known.get(name_or_path.lower())
     if entry is not None:
         return entry
@@ -53,7 +53,7 @@ def _near(wanted: str, known: tuple[str, ...]) -> list[str]:
 
 def model_names(workspace: Workspace) -> tuple[str, ...]:
     """All names ``find_model`` knows: the built-in ones in catalogue order, then the user's own."""
-    return tuple(_all_models(workspace))
+    return tuple(all_models(workspace))
 
 
 @cache
@@ -63,7 +63,7 @@ def built_in_models() -> Mapping[str, ModelEntry]:
     return {name: _built_in(name, raw) for name, raw in data["models"].items()}
 
 
-def _all_models(workspace: Workspace) -> dict[str, ModelEntry]:
+def all_models(workspace: Workspace) -> dict[str, ModelEntry]:
     """The built-in entries, each replaced by the user's of the same name, then the user's others."""
     known = dict(built_in_models())
     if workspace.models_file.is_file():
