@@ -43,13 +43,13 @@ def benchmark_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
         launches=len(one["launches"]),
     )
     rows = [_row(_name(name), name, one["figures"][name]) for name in ALONE if name in one["figures"]]
-    parts = ["", heading, "", _table(_headings(), rows, width)]
+    parts = ["", *_folded([heading], width), "", _table(_headings(), rows, width)]
     if one["levels"]:
         levels = [_row(t("benchmark.level", level=row["level"]), "accuracy", row) for row in one["levels"]]
         parts += ["", t("benchmark.levels"), _table(_headings(), levels, width)]
     statuses = [_row(t(f"benchmark.status_{name}"), "accuracy", row) for name, row in one["statuses"].items()]
     parts += ["", t("benchmark.statuses"), _table(_headings(), statuses, width)]
-    parts += _warnings([one])
+    parts += _folded(_warnings([one]), width)
     parts += ["", t("report.use") + ":", "  " + one["command"]["line"]]
     return "\n".join(parts)
 
@@ -59,7 +59,7 @@ def comparison_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
     sides = result["sides"]
     if not any(entry["before"] == sides[0]["label"] for entry in result["comparisons"]):
         sides = [{**result["baseline"], "label": result["comparisons"][0]["before"]}, *sides]
-    parts = ["", *_verdicts(result), "", _beside(sides, width)]
+    parts = ["", *_folded(_verdicts(result), width), "", _beside(sides, width)]
     if not _one_tokenizer(sides):
         parts.append(t("compare.tokenizers"))
     rows = [
@@ -70,9 +70,9 @@ def comparison_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
     parts += ["", t("compare.pairs"), _table(headings, rows, width)]
     if not result["same_machine"]:
         parts.append(t("compare.speed_left_out"))
-    parts += _warnings(result["sides"])
+    parts += _folded(_warnings(result["sides"]), width)
     if result["gate"]:
-        parts += ["", *_gate(result["gate"])]
+        parts += ["", *_folded(_gate(result["gate"]), width)]
     return "\n".join(parts)
 
 
@@ -178,15 +178,26 @@ def _figure(name: str, value: float) -> str:
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
-    from rich.console import Console  # noqa: PLC0415 - only where something is drawn
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415 - only where something is drawn
 
-    console = Console(file=io.StringIO(), width=width, highlight=False, emoji=False, markup=False, color_system=None)
     drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="")
     for heading in headings:
         drawn.add_column(heading, overflow="fold")
     for row in rows:
         drawn.add_row(*row)
-    console.print(drawn)
+    return "\n".join(_drawn([drawn], width))
+
+
+def _folded(sentences: Sequence[str], width: int) -> list[str]:
+    """Sentences in lines of at most ``width`` cells."""
+    return _drawn(sentences, width) if sentences else []
+
+
+def _drawn(things: Sequence[Any], width: int) -> list[str]:
+    from rich.console import Console  # noqa: PLC0415 - only where something is drawn
+
+    console = Console(file=io.StringIO(), width=width, highlight=False, emoji=False, markup=False, color_system=None)
+    for thing in things:
+        console.print(thing)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.splitlines())
+    return [line.rstrip() for line in text.splitlines()]
