@@ -24,7 +24,18 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST = (
-    *("--model", "smollm2-135m", "--dataset", "korean_math_easy", "--samples", "4", "--max-tokens", "8"),
+    *(
+        "--model",
+        "smollm2-135m",
+        "--dataset",
+        "korean_math_easy",
+        "--samples",
+        "2",
+        "--max-tokens",
+        "4",
+        "--streams",
+        "1",
+    ),
     *("--trials", "16", "--method", "random", "--name", "kills"),
 )
 GONE_CAP_S = 15.0
@@ -90,7 +101,7 @@ def main() -> None:
         arguments: tuple[str, ...] = FIRST
         for kill in range(chosen.kills):
             process = run.start(*arguments)
-            moment = source.uniform(1.0, 14.0)
+            moment = source.uniform(1.0, 20.0)
             try:
                 process.wait(timeout=moment)
                 print("the study ended before the kill", file=sys.stderr)
