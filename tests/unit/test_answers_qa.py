@@ -196,6 +196,18 @@ def test_wrong_answers_stay_wrong(gold, reply, distractors):
     assert read((gold,), reply, distractors).value == 0.0
 
 
+def test_words_that_only_repeat_the_question_are_no_part_of_the_answer():
+    asked = "최주솔 의사가 속한 진료과의 수간호사는 누구인가요?"
+    item = Item(id="x", question=asked, answers=("신규아",), kind="qa", meta={"distractors": ["수간호사보"]})
+    for reply, value in (
+        ("최주솔 의사가 속한 진료과의 수간호사는 수간호사 신규아입니다.", 1.0),
+        ("최주솔 의사가 속한 진료과의 수간호사는 수간호사보 신규아입니다.", 0.0),
+        ("최주솔 의사가 속한 진료과의 수간호사는 백은하 신규아입니다.", 0.0),
+    ):
+        sample = Sample(item_id="x", planned_s=0, sent_s=0, ended_s=1, text=reply)
+        assert scorer_for("qa").read(item, read_reply(reply), sample).value == value
+
+
 def test_there_are_at_least_a_hundred_cases_of_each_kind_together():
     assert len(RIGHT) + len(WRONG) >= 140
     assert len(WRONG) >= 40

@@ -16,7 +16,18 @@ from collections.abc import Iterable, Sequence
 from llmopt.measure.answers.endings import follows, is_ending, is_other_word
 from llmopt.measure.answers.reply import boxed, marked
 
-__all__ = ["UNKNOWN", "em", "f1_char", "official", "plain", "read_answer", "same_answer", "says_unknown", "variants"]
+__all__ = [
+    "UNKNOWN",
+    "em",
+    "f1_char",
+    "official",
+    "plain",
+    "read_answer",
+    "same_answer",
+    "says_unknown",
+    "variants",
+    "without_echo",
+]
 
 UNKNOWN = "알 수 없음"
 """The gold answer of a question that the text does not answer."""
@@ -113,6 +124,14 @@ def read_answer(text: str) -> tuple[list[tuple[str, str]], str | None]:
     sentence = _SENTENCE_END.split(lines[-1])[-1]
     candidates += [(sentence[match.end() :], "predicate") for match in _SUBJECT.finditer(sentence)]
     return candidates, shown
+
+
+def without_echo(candidate: str, question: str, others: Sequence[str]) -> str:
+    """The candidate without leading words that only repeat the question (``수간호사 신규아`` to *수간호사는 누구*)."""
+    words = candidate.split()
+    while len(words) > 1 and words[0] in question and words[0] not in others:
+        words.pop(0)
+    return " ".join(words)
 
 
 def variants(candidate: str) -> Iterable[str]:

@@ -48,7 +48,10 @@ class Qa:
             said = any(qa.says_unknown(text) for text, _ in candidates)
             return Reading(float(said), qa.UNKNOWN if said else shown, rule)
         others = tuple(item.meta.get("distractors", ()))
-        for text, found_by in candidates:
+        echoes = [
+            (qa.without_echo(text, item.question, others), rule) for text, rule in candidates if rule == "predicate"
+        ]
+        for text, found_by in (*candidates, *echoes):
             for variant in qa.variants(text):
                 if any(qa.same_answer(variant, gold, others=others) for gold in item.answers):
                     return Reading(1.0, variant, found_by)
