@@ -58,6 +58,7 @@ LOG_CAP_BYTES = 64 << 20
 COMPLAINTS = "guardian.err"
 DETAIL_LETTERS = 2000
 STACK_S = 0.2
+RESUMED_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,10 +328,13 @@ class Guardian:
                 raise EngineDied("guardian.lost") from None
 
     def _await(self, answer: Future[dict[str, Any]], cap_s: float) -> dict[str, Any]:
-        try:
-            return answer.result(cap_s)
-        except FutureTimeout:
-            raise EngineError("guardian.silent", seconds=round(cap_s), detail=self._where_it_is()) from None
+        for wait_s in (
+            cap_s,
+            RESUMED_S,
+        ):  # where the machine slept, the first time-out is over before anybody could act
+            with contextlib.suppress(FutureTimeout):
+                return answer.result(wait_s)
+        raise EngineError("guardian.silent", seconds=round(cap_s), detail=self._where_it_is())
 
     def _where_it_is(self) -> str:
         """Why it may not answer: what the system says it does, and its own stack where it still handles signals."""
