@@ -91,7 +91,8 @@ def main() -> None:
         limit = f" (limit {LIMITS[name]:g})" if name in LIMITS else ""
         spread = f"{figures['ratio_low']:.1f}–{figures['ratio_high']:.1f}"
         print(
-            f"{name:12s} {figures['median_ms']:7.0f} ms  × {figures['ratio']:.1f} ({spread}, n={figures['runs']}){limit}"
+            f"{name:12s} {figures['median_ms']:7.0f} ms  × {figures['ratio']:.1f} ({spread}, "
+            f"n={figures['runs']}){limit}"
         )
     print(
         f"{len(found['direct_dependencies'])} direct dependencies (limit 15): {', '.join(found['direct_dependencies'])}"

@@ -3,7 +3,8 @@
     python benchmarks/search_tables.py [--limit-ms 20] [--seeds 10] [--methods …] [--out tables.json]
 
 For every group (model × GPU × engine × lengths) the goal is the highest throughput per GPU under a limit on the time
-per token: ``--limit-ms`` for all groups, 0 for each group's median. A trial returns what was measured. Counted is how many
+per token: ``--limit-ms`` for all groups, 0 for each group's median. A trial returns what was measured. Counted is how
+many
 trials it takes until one within 5 % of the best allowed one has run. ``prior`` follows the prediction without learning;
 ``scrambled`` gets the same predictions, dealt to the wrong configurations.
 """

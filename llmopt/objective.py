@@ -165,7 +165,7 @@ class LimitCheck:
     """One limit against one measurement.
 
     ``violation`` is ≤ 0 exactly where the limit is met: the logarithm of the ratio to the limit, at the one-sided bound
-    where the estimate has an interval. ``point_violation`` uses the value alone: a search follows it while samples are few.
+    where the estimate has an interval. ``point_violation`` uses the value alone, for a search while samples are few.
     """
 
     status: LimitStatus
