@@ -242,7 +242,8 @@ class StudyRun:
             derived_from=proposal.derived_from,
             sampler=proposal.sampler,
         )
-        self.teller.started(number, configuration, items=len(items), left_s=self.clock.left_s)
+        left_s = self._left_s(coordinator)
+        self.teller.started(number, configuration, items=len(items), left_s=left_s)
         with self.recorder.running(number):
             counting = self.teller.counting(len(items))
             result = await bench.run(configuration, items, on_sample=counting, fresh=self.prepared.request.safe)
@@ -252,6 +253,15 @@ class StudyRun:
             coordinator.tell(configuration, told)
             self._derive(coordinator, number, configuration, result)
         return number, result
+
+    def _left_s(self, coordinator: Coordinator | None) -> float | None:
+        """Seconds to the limit; without one, what the trials still to come and the confirmation should take."""
+        costs = coordinator.costs if coordinator else None
+        if self.clock.left_s is not None or costs is None:
+            return self.clock.left_s
+        baseline = next(iter(self.store.trials(self.study_id, phase="baseline", outcomes=(Outcome.DONE,))))
+        open_trials = self.prepared.request.trials - len(self.recorder.ended_keys())
+        return open_trials * (costs.launch_s / 2 + costs.measure_s) + self._reserve_s(baseline)
 
     def _derive(self, coordinator: Coordinator, number: int, configuration: Configuration, result: TrialResult) -> None:
         """After a failure the catalogue knows a way around: a new trial with changed settings, never an edited one."""
@@ -317,9 +327,14 @@ class StudyRun:
         count = len(items) if left_s is None else price.affordable(left_s, len(items))
         blocks = blocks_of(items[:count], MIN_BLOCKS)
 
+        counting = [self.teller.counting(0)]
+
         def passing(block: int, arm: Arm) -> None:
+            counting[0] = self.teller.counting(len(blocks[block]))
+            estimate_s = price.seconds(count) * (len(blocks) - block) / len(blocks)
+            left_s = estimate_s if self.clock.left_s is None else self.clock.left_s
             data = {"block": block, "blocks": len(blocks), "arms": arm.names, "items": len(blocks[block])}
-            self.teller.say(Event(kind="confirm_pass", data={**data, "left_s": self.clock.left_s}))
+            self.teller.say(Event(kind="confirm_pass", data={**data, "left_s": left_s}))
 
         passes = confirm(
             bench,
@@ -327,7 +342,7 @@ class StudyRun:
             blocks,
             done=self.recorder.past_passes(),
             recorder=self.recorder,
-            on_sample=self.teller.counting(max(map(len, blocks))),
+            on_sample=lambda sample: counting[0](sample),  # noqa: PLW0108 - another counter for every pass
             on_pass=passing,
         )
         try:
