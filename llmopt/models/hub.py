@@ -68,20 +68,17 @@ def fetch_snapshot(entry: ModelEntry, progress: ProgressCallback | None) -> Path
     """
     import huggingface_hub  # noqa: PLC0415 - not needed where the weights are here
 
-    patterns = [*_SNAPSHOT_FILES]
-    patterns += ["*.py"] if entry.trust_remote_code else []
-    patterns += ["*.bin"] if entry.allow_pickle else []
     try:
         _ask(entry.path, "config.json", entry.revision)
-    except HubUnavailable:
-        return _cached_snapshot(entry)
+    except HubUnavailable as error:
+        return _cached_snapshot(entry, error.reason)
     meter = Meter(progress, phase="hub", what=entry.path, total_bytes=entry.facts.weight_bytes)
     folder = _guarded(
         huggingface_hub.snapshot_download,
         entry.path,
         revision=entry.revision,
         endpoint=_endpoint(),
-        allow_patterns=patterns,
+        allow_patterns=_patterns(entry),
         etag_timeout=CONNECT_S,
         tqdm_class=_reporting_bar(meter),
     )
@@ -90,15 +87,23 @@ def fetch_snapshot(entry: ModelEntry, progress: ProgressCallback | None) -> Path
     return Path(folder)
 
 
-def _cached_snapshot(entry: ModelEntry) -> Path:
-    """An earlier complete download of the hub's client; raises HubUnavailable where there is none."""
+def _patterns(entry: ModelEntry) -> list[str]:
+    code = ["*.py"] if entry.trust_remote_code else []
+    pickles = ["*.bin"] if entry.allow_pickle else []
+    return [*_SNAPSHOT_FILES, *code, *pickles]
+
+
+def _cached_snapshot(entry: ModelEntry, reason: str) -> Path:
+    """An earlier complete download of the hub's client; raises HubUnavailable for ``reason`` where there is none."""
     import huggingface_hub  # noqa: PLC0415 - not needed where the weights are here
 
-    reason = _unreachable.get(_endpoint(), "")
     try:
-        folder = Path(huggingface_hub.snapshot_download(entry.path, revision=entry.revision, local_files_only=True))
+        found = huggingface_hub.snapshot_download(
+            entry.path, revision=entry.revision, allow_patterns=_patterns(entry), local_files_only=True
+        )
     except (OSError, ValueError, huggingface_hub.errors.HFValidationError) as error:
-        raise HubUnavailable(_endpoint(), reason or _one_line(error)) from error
+        raise HubUnavailable(_endpoint(), reason) from error
+    folder = Path(found)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise HubUnavailable(_endpoint(), reason)
     return folder

@@ -16,6 +16,7 @@ import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -289,6 +290,7 @@ class _Hub(http.server.BaseHTTPRequestHandler):
 
     content = WHOLE
     status = 200
+    folder: ClassVar[dict[str, bytes]] = {}
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -297,18 +299,36 @@ class _Hub(http.server.BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, *, body: bool) -> None:
-        if not self.path.endswith("/resolve/main/test.gguf") or self.status != 200:
+        content = self._content()
+        if content is None or self.status != 200:
             self.send_response(404 if self.status == 200 else self.status)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
         self.send_response(200)
-        self.send_header("ETag", f'"{hashlib.sha256(self.content).hexdigest()}"')
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
         self.send_header("X-Repo-Commit", "a" * 40)
-        self.send_header("Content-Length", str(len(self.content)))
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if body:
-            self.wfile.write(self.content)
+            self.wfile.write(content)
+
+    def _content(self) -> bytes | None:
+        path = self.path.partition("?")[0]
+        if path.endswith("/test.gguf") and "/resolve/" in path:
+            return self.content
+        name = path.rpartition("/")[2]
+        if "/resolve/" in path and name in self.folder:
+            return self.folder[name]
+        if "/api/models/" in path and "/tree/" in path:
+            return json.dumps(
+                [{"type": "file", "path": n, "size": len(c), "oid": "0" * 40} for n, c in self.folder.items()]
+            ).encode()
+        if "/api/models/" in path:
+            return json.dumps(
+                {"id": "someone/test", "sha": "a" * 40, "siblings": [{"rfilename": n} for n in self.folder]}
+            ).encode()
+        return None
 
     def log_message(self, *_args: object) -> None:
         pass
@@ -354,6 +374,70 @@ def test_a_hub_with_other_bytes_or_none_for_us_is_passed_over(hub_server, index,
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert Path(out.strip()) == weights_cache() / "test.gguf"
+
+
+@pytest.fixture
+def model_folder(hub_server, safetensors_bytes):
+    """A hub repository with config, weights, and what must not be fetched."""
+    hub_server.RequestHandlerClass.folder = {
+        "config.json": b'{"model_type": "llama"}',
+        "model.safetensors": safetensors_bytes({"norm.weight": ("F16", (8,), 16)}),
+        "pytorch_model.bin": b"pickle",
+        "modeling_test.py": b"raise SystemExit",
+        "tokenizer.json": b"{}",
+    }
+    return hub_server.RequestHandlerClass.folder
+
+
+def _hub_only(**changes: object) -> ModelEntry:
+    return replace(_entry(), gguf=None, packages=(), **changes)
+
+
+SNAPSHOT = FETCH.replace(
+    'gguf = HubFiles(**{**raw["gguf"], "files": tuple(raw["gguf"]["files"])})', "gguf = None"
+).replace("gguf=gguf, packages=packages)", "trust_remote_code=raw['trust'], allow_pickle=raw['pickle'])")
+
+
+def _snapshot(server, tmp_path: Path, *, trust: bool = False, pickle: bool = False) -> subprocess.CompletedProcess:
+    raw = json.dumps({"packages": [], "trust": trust, "pickle": pickle})
+    argv = [sys.executable, "-c", textwrap.dedent(SNAPSHOT), raw]
+    env = {**os.environ, **_env(server, tmp_path)}
+    return subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(
+    ("trust", "pickle", "extra"),
+    [(False, False, set()), (True, False, {"modeling_test.py"}), (False, True, {"pytorch_model.bin"})],
+)
+def test_a_model_folder_is_fetched_without_code_and_pickles_unless_allowed(
+    hub_server, model_folder, tmp_path, *, trust, pickle, extra
+):
+    done = _snapshot(hub_server, tmp_path, trust=trust, pickle=pickle)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in Path(done.stdout.strip()).iterdir()}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json"} | extra
+
+
+def test_a_fetched_folder_serves_when_the_hub_is_gone(hub_server, model_folder, tmp_path):
+    first = _snapshot(hub_server, tmp_path)
+    hub_server.RequestHandlerClass.status = 503
+    again = _snapshot(hub_server, tmp_path)
+    assert (first.returncode, again.returncode) == (0, 0), again.stderr
+    assert first.stdout == again.stdout
+
+
+def test_only_pickled_weights_on_the_hub_are_refused(hub_server, model_folder, tmp_path):
+    del model_folder["model.safetensors"]
+    done = _snapshot(hub_server, tmp_path)
+    assert done.returncode != 0
+    assert "weights.no_safetensors" in done.stderr
+
+
+def test_a_gated_model_keeps_the_hubs_reason(hub_server, model_folder, tmp_path):
+    hub_server.RequestHandlerClass.status = 401
+    done = _snapshot(hub_server, tmp_path)
+    assert "only on the hub" in done.stderr
+    assert "401 Unauthorized" in done.stderr.splitlines()[-1]
 
 
 def test_no_secret_reaches_a_message():
