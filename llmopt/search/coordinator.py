@@ -101,6 +101,14 @@ class Coordinator:
         self._visits[configuration.launch_key] = self._visits.get(configuration.launch_key, 0) + 1
         return proposal
 
+    def put_back(self, proposal: Proposal) -> None:
+        """Undo an ``ask``: the proposal will be the next one."""
+        key, launch_key = proposal.configuration.key, proposal.configuration.launch_key
+        self._pending.pop(key, None)
+        self._seen.discard(key)
+        self._visits[launch_key] -= 1
+        self._queue.appendleft(proposal)
+
     def tell(self, configuration: Configuration, result: Result) -> None:
         """Report how a trial ended, also one that was not asked for (a derived trial, the baseline)."""
         self._note(configuration)

@@ -1,0 +1,221 @@
+"""A study over an executor: proposals become launch groups, reports become results, what was lost is run again."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from llmopt.errors import UsageError
+from llmopt.search.executor import Group, Resources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from llmopt.records import Configuration
+    from llmopt.search.coordinator import Coordinator
+    from llmopt.search.executor import Executor, Report
+    from llmopt.search.proposer import Proposal, Result
+
+__all__ = ["Conducted", "Ledger", "conduct"]
+
+_WAIT_S = 1.0
+
+
+class Ledger(Protocol):
+    """Writes what happens; on disk when a call returns."""
+
+    def started(self, proposal: Proposal) -> int:
+        """A trial begins; its number."""
+        ...
+
+    def finished(self, number: int, value: Mapping[str, Any], *, hardware: str) -> Result | None:
+        """A trial ended with what the worker returned; None where it already had a result."""
+        ...
+
+    def failed(self, number: int, why: str, *, hardware: str) -> Result:
+        """A trial ended because its worker raised."""
+        ...
+
+    def abandoned(self, number: int, why: str) -> None:
+        """A trial was running on a machine that is gone."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conducted:
+    """What a run over an executor did."""
+
+    finished: int
+    lost_groups: int
+    refused: tuple[str, ...]
+    """Why groups were refused: no machine has what they need."""
+
+
+@dataclass(kw_only=True)
+class _Open:
+    """A group under way: its trials that were not reported yet, by idempotency key."""
+
+    proposals: dict[str, Proposal]
+    numbers: dict[str, int]
+    attempt: int
+
+
+@dataclass(kw_only=True)
+class _Score:
+    finished: int = 0
+    started: int = 0
+    lost: int = 0
+    refused: list[str] = field(default_factory=list)
+
+
+def conduct(
+    coordinator: Coordinator,
+    executor: Executor,
+    ledger: Ledger,
+    *,
+    study: str,
+    work: str,
+    spec: Callable[[Configuration], Mapping[str, Any]],
+    trials: int,
+    per_group: int = 4,
+    attempts: int = 3,
+    resources: Callable[[Configuration], Resources] = lambda _: Resources(),
+    may_start: Callable[[], bool] = lambda: True,
+) -> Conducted:
+    """Run up to ``trials`` trials; ``spec`` and the configuration as JSON are what a worker is built from and given.
+
+    A group that is lost is run again (its finished trials are kept) up to ``attempts`` times in all. Raises UsageError
+    where every group was refused. ``may_start`` false (time is up) lets what runs come to its end.
+    """
+    return _Conductor(coordinator, executor, ledger, study, work, spec, resources, attempts).run(
+        trials, per_group, may_start
+    )
+
+
+class _Conductor:
+    def __init__(  # noqa: PLR0917 - built in one place, above
+        self,
+        coordinator: Coordinator,
+        executor: Executor,
+        ledger: Ledger,
+        study: str,
+        work: str,
+        spec: Callable[[Configuration], Mapping[str, Any]],
+        resources: Callable[[Configuration], Resources],
+        attempts: int,
+    ) -> None:
+        self._coordinator = coordinator
+        self._executor = executor
+        self._ledger = ledger
+        self._study = study
+        self._work = work
+        self._spec = spec
+        self._resources = resources
+        self._attempts = attempts
+        self._open: dict[str, _Open] = {}
+        self._names = itertools.count()
+        self._score = _Score()
+        self._exhausted = False
+
+    def run(self, trials: int, per_group: int, may_start: Callable[[], bool]) -> Conducted:
+        """The loop."""
+        while True:
+            while self._wanted(trials) > 0 and may_start() and self._executor.capacity() > 0:
+                proposals = self._proposals(min(per_group, self._wanted(trials)))
+                if not proposals:
+                    break
+                self._begin(proposals, attempt=1)
+            if not self._open:
+                break
+            for report in self._executor.reports(_WAIT_S):
+                self._take(report)
+        if self._score.refused and not self._score.finished:
+            raise UsageError("search.no_machine", why="; ".join(dict.fromkeys(self._score.refused)))
+        return Conducted(
+            finished=self._score.finished,
+            lost_groups=self._score.lost,
+            refused=tuple(dict.fromkeys(self._score.refused)),
+        )
+
+    def _wanted(self, trials: int) -> int:
+        return 0 if self._exhausted else trials - self._score.started
+
+    def _proposals(self, most: int) -> list[Proposal]:
+        """Proposals that share a launch; one that needs another is put back."""
+        first = self._coordinator.ask()
+        if first is None:
+            self._exhausted = True
+            return []
+        found, key = [first], first.configuration.launch_key
+        while len(found) < most:
+            following = self._coordinator.ask(key)
+            if following is None:
+                break
+            if following.configuration.launch_key != key:
+                self._coordinator.put_back(following)
+                break
+            found.append(following)
+        return found
+
+    def _begin(self, proposals: list[Proposal], *, attempt: int) -> None:
+        if attempt == 1:
+            self._score.started += len(proposals)
+        group_id = f"{self._study}:{next(self._names)}"
+        numbers = [self._ledger.started(proposal) for proposal in proposals]
+        keys = [f"{self._study}:{number}:{attempt}" for number in numbers]
+        self._open[group_id] = _Open(
+            proposals=dict(zip(keys, proposals, strict=True)),
+            numbers=dict(zip(keys, numbers, strict=True)),
+            attempt=attempt,
+        )
+        configuration = proposals[0].configuration
+        self._executor.start(
+            Group(
+                id=group_id,
+                work=self._work,
+                spec=dict(self._spec(configuration)),
+                trials={key: _plain(proposal.configuration) for key, proposal in zip(keys, proposals, strict=True)},
+                resources=self._resources(configuration),
+            )
+        )
+
+    def _take(self, report: Report) -> None:
+        open_ = self._open.get(report.group)
+        if open_ is None:
+            return
+        if report.kind == "result":
+            self._result(open_, report)
+            return
+        del self._open[report.group]
+        if report.kind == "lost":
+            self._score.lost += 1
+        if report.kind == "lost" and open_.attempt < self._attempts:
+            for number in open_.numbers.values():
+                self._ledger.abandoned(number, report.why)
+            if open_.proposals:
+                self._begin(list(open_.proposals.values()), attempt=open_.attempt + 1)
+            return
+        if report.kind == "refused":
+            self._score.refused.append(report.why)
+        for key, number in open_.numbers.items():
+            # what was not reported when the group ended did not run to its end: refused, raised, or lost too often
+            result = self._ledger.failed(number, report.why, hardware=report.hardware)
+            self._coordinator.tell(open_.proposals[key].configuration, result)
+
+    def _result(self, open_: _Open, report: Report) -> None:
+        proposal, number = open_.proposals.pop(report.key, None), open_.numbers.pop(report.key, None)
+        if proposal is None or number is None:
+            return  # reported twice: the first one stands
+        result = self._ledger.finished(number, report.value, hardware=report.hardware)
+        if result is not None:
+            self._coordinator.tell(proposal.configuration, result)
+            self._score.finished += 1
+
+
+def _plain(configuration: Configuration) -> dict[str, Any]:
+    return {
+        "engine": configuration.engine,
+        "launch": dict(configuration.launch),
+        "request": configuration.request.given(),
+    }

@@ -1,0 +1,241 @@
+"""Groups on a Ray cluster: one actor a group, in a placement group of its own, given up when no node can hold it.
+
+Ray core only. An infeasible placement group never raises in Ray, it waits for ever: hence the time-out. A node that
+dies takes its actors along; their groups are reported lost and are the conductor's to run again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llmopt.errors import UsageError
+from llmopt.search.executor import Report, build_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from llmopt.search.executor import Group, Resources
+
+__all__ = ["RayExecutor"]
+
+_CONNECT_S = 30.0
+
+
+class _Seat:
+    """The actor: builds the worker on its node and runs one trial a call."""
+
+    def __init__(self, work: str, spec: Mapping[str, Any]) -> None:
+        self._worker = build_worker(work, spec)
+
+    def describe(self) -> dict[str, str]:
+        """Where it runs and what it runs."""
+        from llmopt import __version__  # noqa: PLC0415 - on the node
+
+        return {"hardware": self._worker.hardware, "version": __version__}
+
+    def run(self, trial: Mapping[str, Any]) -> dict[str, Any]:
+        """One trial."""
+        return dict(self._worker.run(trial))
+
+    def close(self) -> None:
+        """Stop the engine."""
+        self._worker.close()
+
+
+@dataclass(kw_only=True)
+class _Running:
+    """A group under way: where it sits, what it still has to run, and the call that is awaited."""
+
+    group: Group
+    placement: Any
+    waiting: Iterator[tuple[str, Mapping[str, Any]]]
+    since_s: float
+    seat: Any = None
+    call: Any = None
+    key: str = ""
+    """Of the trial that runs; empty while the seat is being placed or described."""
+    hardware: str = ""
+    cancelled: bool = False
+    node_values: dict[str, str] = field(default_factory=dict)
+
+
+class RayExecutor:
+    """Groups on the cluster at ``address`` (``auto`` for the one of this machine).
+
+    ``slots`` limits the groups at once (None: as many as the cluster has room for). Raises UsageError where Ray is not
+    installed or the address does not answer.
+    """
+
+    def __init__(
+        self,
+        address: str = "auto",
+        *,
+        slots: int | None = None,
+        placement_s: float = 120.0,
+        resources: Resources | None = None,
+        namespace: str = "llmopt",
+    ) -> None:
+        self._ray = _connected(address, namespace)
+        self._slots = slots
+        self._placement_s = placement_s
+        self._each = resources
+        self._running: dict[str, _Running] = {}
+        self._said: list[Report] = []
+
+    def capacity(self) -> int:
+        """Free slots: the limit, else how many more groups of the usual size the cluster has room for."""
+        if self._slots is not None:
+            return self._slots - len(self._running)
+        free = self._ray.available_resources()
+        placing = sum(run.seat is None for run in self._running.values())
+        if self._each is None:
+            return int(free.get("CPU", 0)) - placing
+        rooms = [free.get("CPU", 0) / max(self._each.cpus * self._each.nodes, 1e-9)]
+        if self._each.gpus:
+            rooms.append(free.get("GPU", 0) / (self._each.gpus * self._each.nodes))
+        return int(min(rooms)) - placing
+
+    def start(self, group: Group) -> None:
+        """Ask for a place; the group begins when the cluster gives it."""
+        from ray.util.placement_group import placement_group  # noqa: PLC0415 - optional, only with --cluster
+
+        need = group.resources
+        bundle = {"CPU": need.cpus, **({"GPU": need.gpus} if need.gpus else {})}
+        strategy = "STRICT_PACK" if need.nodes == 1 else "STRICT_SPREAD"
+        placement = placement_group([bundle] * need.nodes, strategy=strategy)
+        run = _Running(group=group, placement=placement, waiting=iter(group.trials.items()), since_s=time.monotonic())
+        run.call = placement.ready()
+        self._running[group.id] = run
+
+    def reports(self, timeout_s: float) -> list[Report]:
+        """What happened since the last call; waits up to ``timeout_s`` for the first."""
+        deadline = time.monotonic() + timeout_s
+        while not self._said and self._running:
+            left = deadline - time.monotonic()
+            if left < 0:
+                break
+            calls = {run.call: run for run in self._running.values()}
+            ready, _ = self._ray.wait(list(calls), num_returns=1, timeout=min(left, 1.0))
+            for call in ready:
+                self._advance(calls[call])
+            self._give_up_waiting()
+        said, self._said = self._said, []
+        return said
+
+    def cancel(self, group_id: str) -> None:
+        """Kill the group's actor and free its place."""
+        run = self._running.pop(group_id, None)
+        if run is not None:
+            self._free(run)
+
+    def close(self) -> None:
+        """Cancel everything; the cluster itself stays as it was."""
+        for group_id in list(self._running):
+            self.cancel(group_id)
+
+    # ── one group ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _advance(self, run: _Running) -> None:
+        """The awaited call ended: placed, described, one trial done, closed, or its node is gone."""
+        exceptions = self._ray.exceptions
+        try:
+            value = self._ray.get(run.call)
+        except (exceptions.RayActorError, exceptions.NodeDiedError, exceptions.ActorUnavailableError) as error:
+            cause = getattr(error, "cause", None)
+            # an actor whose own __init__ raised is no lost machine
+            kind = "failed" if isinstance(error, exceptions.RayActorError) and cause is not None else "lost"
+            self._end(run, kind, why=_first_line(cause or error))
+            return
+        except exceptions.RayError as error:
+            self._end(run, "failed", why=_first_line(getattr(error, "cause", None) or error))
+            return
+        if run.seat is None:
+            self._seat(run)
+        elif not run.hardware:
+            self._described(run, value)
+        elif run.key:
+            self._say(run, "result", key=run.key, value=value)
+            self._next(run)
+        else:
+            self._end(run, "ended")
+
+    def _seat(self, run: _Running) -> None:
+        from ray.util.scheduling_strategies import (  # noqa: PLC0415 - optional, only with --cluster
+            PlacementGroupSchedulingStrategy,
+        )
+
+        need = run.group.resources
+        actor = self._ray.remote(_Seat).options(
+            num_cpus=need.cpus,
+            num_gpus=need.gpus,
+            max_restarts=0,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(
+                placement_group=run.placement,
+                placement_group_bundle_index=0,
+                placement_group_capture_child_tasks=True,
+            ),
+        )
+        run.seat = actor.remote(run.group.work, dict(run.group.spec))
+        run.call = run.seat.describe.remote()
+
+    def _described(self, run: _Running, found: Mapping[str, str]) -> None:
+        from llmopt import __version__  # noqa: PLC0415 - compared only here
+
+        run.hardware = found["hardware"] or "unknown"
+        if found["version"] != __version__:
+            self._end(run, "refused", why=f"llmopt {found['version']} != {__version__}")
+            return
+        self._next(run)
+
+    def _next(self, run: _Running) -> None:
+        found = next(run.waiting, None)
+        if found is None:
+            run.key = ""
+            run.call = run.seat.close.remote()
+            return
+        run.key, trial = found
+        run.call = run.seat.run.remote(dict(trial))
+
+    def _give_up_waiting(self) -> None:
+        for run in list(self._running.values()):
+            if run.seat is None and time.monotonic() - run.since_s > self._placement_s:
+                need = run.group.resources
+                self._end(run, "refused", why=f"{need.nodes} × {need.gpus:g} GPU, {need.cpus:g} CPU")
+
+    def _say(self, run: _Running, kind: Any, *, key: str = "", value: Any = None, why: str = "") -> None:
+        self._said.append(
+            Report(group=run.group.id, kind=kind, key=key, value=value or {}, why=why, hardware=run.hardware)
+        )
+
+    def _end(self, run: _Running, kind: Any, *, why: str = "") -> None:
+        self._say(run, kind, why=why)
+        self._running.pop(run.group.id, None)
+        self._free(run)
+
+    def _free(self, run: _Running) -> None:
+        from ray.util.placement_group import remove_placement_group  # noqa: PLC0415 - optional, only with --cluster
+
+        if run.seat is not None:
+            self._ray.kill(run.seat, no_restart=True)
+        remove_placement_group(run.placement)
+
+
+def _first_line(error: object) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+def _connected(address: str, namespace: str) -> Any:
+    try:
+        import ray  # noqa: PLC0415 - optional, only with --cluster
+    except ImportError:
+        raise UsageError("search.ray_missing") from None
+    if ray.is_initialized():
+        return ray
+    try:
+        ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level="error")
+    except Exception as error:
+        raise UsageError("search.ray_unreachable", address=address, reason=_first_line(error)) from error
+    return ray
