@@ -5,8 +5,8 @@
     python benchmarks/live_grid.py live grid.json --seeds 5        (searches on the engine, judged by the table)
     python benchmarks/live_grid.py plot replay.json --out regret.svg
 
-The space: threads × slots × batch × cache type × flash attention × two prompt forms × two temperatures, llama.cpp with the
-135M model, legal points only, two repeats of each in different orders. The objective is answers per minute. Costs
+The space: threads × slots × batch × cache type × flash attention × two prompt forms × two temperatures; llama.cpp and
+the 135M model, legal points only, two repeats of each in different orders. The objective is answers per minute. Costs
 are engine-seconds: launches with their warm-up, and measurements. ``tpe`` and ``random`` are as a user would write them
 with Optuna: one trial, one configuration, a restart where the launch settings differ.
 """
@@ -263,7 +263,7 @@ def replay(grid: Grid, seeds: int, methods: list[str], out: Path | None) -> None
         raw[method] = {"seconds": costs, "trials": trials, "curves": curves[:50]}
         print(
             f"{method:7} trials median {statistics.median(trials):g} mean {statistics.mean(trials):.1f}   "
-            f"engine-seconds median {statistics.median(costs):.0f} = 1/{whole / statistics.median(costs):.1f} of the grid, "
+            f"engine-seconds median {statistics.median(costs):.0f} (grid: {whole / statistics.median(costs):.1f} times that), "
             f"p90 {costs[int(0.9 * len(costs))]:.0f}",
             flush=True,
         )
@@ -293,7 +293,8 @@ async def live(grid: Grid, home: Path, seeds: int) -> None:
                         Result(
                             outcome=Outcome.DONE if done else Outcome.FAILED,
                             objectives=(found["speed"],) if done else None,
-                            launch_s=found["launch_s"] or None, warmup_s=found["warmup_s"], measure_s=found["measure_s"],
+                            launch_s=found["launch_s"] or None,
+                            warmup_s=found["warmup_s"], measure_s=found["measure_s"],
                         ),
                     )  # fmt: skip
             print(
