@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from llmopt import __version__
@@ -168,11 +169,13 @@ def _accounting(rows: Sequence[TrialRow], finished: Finished) -> dict[str, Any]:
 
 
 def _own_peak_bytes() -> int | None:
-    if sys.platform == "win32":
+    """The peak since this program began; None where /proc does not tell (ru_maxrss may show a parent's)."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
         return None
-    import resource  # noqa: PLC0415 - not on every system
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 if found else None
 
 
 def _plain(verdict: Verdict | None) -> dict[str, Any] | None:
@@ -223,8 +226,6 @@ def configuration_of(configuration: Configuration) -> dict[str, Any]:
 
 def command_of(prepared: Prepared, configuration: Configuration) -> dict[str, Any]:
     """The copyable launch command, and the request body fields that go with it."""
-    from pathlib import Path  # noqa: PLC0415 - one use
-
     run = RunFolder(folder=Path(), endpoint=Endpoint(model=prepared.model.name, port=8080))
     plan = prepared.engine.plan(prepared.model, configuration.launch, run)
     return {
