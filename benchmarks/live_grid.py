@@ -263,7 +263,8 @@ def replay(grid: Grid, seeds: int, methods: list[str], out: Path | None) -> None
         raw[method] = {"seconds": costs, "trials": trials, "curves": curves[:50]}
         print(
             f"{method:7} trials median {statistics.median(trials):g} mean {statistics.mean(trials):.1f}   "
-            f"engine-seconds median {statistics.median(costs):.0f} (grid: {whole / statistics.median(costs):.1f} times that), "
+            f"engine-seconds median {statistics.median(costs):.0f} "
+            f"(grid: {whole / statistics.median(costs):.1f} times that), "
             f"p90 {costs[int(0.9 * len(costs))]:.0f}",
             flush=True,
         )
