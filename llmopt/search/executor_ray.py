@@ -27,12 +27,14 @@ class _Seat:
     """The actor: builds the worker on its node and runs one trial a call."""
 
     def __init__(self, work: str, spec: Mapping[str, Any]) -> None:
-        self._worker = build_worker(work, spec)
+        self._work = work
+        self._spec = spec
 
     def describe(self) -> dict[str, str]:
-        """Where it runs and what it runs."""
+        """Build the worker; where it runs and what it runs. Not in ``__init__``: that would look like a lost node."""
         from llmopt import __version__  # noqa: PLC0415 - on the node
 
+        self._worker = build_worker(self._work, self._spec)
         return {"hardware": self._worker.hardware, "version": __version__}
 
     def run(self, trial: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,11 +144,8 @@ class RayExecutor:
         exceptions = self._ray.exceptions
         try:
             value = self._ray.get(run.call)
-        except (exceptions.RayActorError, exceptions.NodeDiedError, exceptions.ActorUnavailableError) as error:
-            cause = getattr(error, "cause", None)
-            # an actor whose own __init__ raised is no lost machine
-            kind = "failed" if isinstance(error, exceptions.RayActorError) and cause is not None else "lost"
-            self._end(run, kind, why=_first_line(cause or error))
+        except (exceptions.RayActorError, exceptions.NodeDiedError) as error:
+            self._end(run, "lost", why=_first_line(error))
             return
         except exceptions.RayError as error:
             self._end(run, "failed", why=_first_line(getattr(error, "cause", None) or error))
