@@ -11,7 +11,7 @@ from llmopt.predict.forecast import Cell, Forecast, Forecaster, Unknown
 from llmopt.predict.work import Serving, held_bytes, work_of
 from llmopt.records import ModelInfo, Settings, Task
 
-__all__ = ["Placement", "estimate_speed", "features_of_settings", "serving_of"]
+__all__ = ["Placement", "as_memory_allows", "estimate_speed", "features_of_settings", "serving_of"]
 
 _USABLE_SHARE = 0.9
 _RUNTIME_BYTES = 4e9
@@ -52,7 +52,7 @@ def estimate_speed(
     """How fast ``model`` would answer under ``task``, or why that is not known."""
     serving = serving_of(model, settings, task)
     if placement.spec.family != "cpu":
-        serving = _as_memory_allows(model, serving, placement.spec)
+        serving = as_memory_allows(model, serving, placement.spec)
     work = work_of(model, serving)
     if work is None:
         return Unknown(reason="predict.unknown_shape", values={"model": model.name})
@@ -93,7 +93,7 @@ def _weight_bits(model: ModelInfo, settings: Settings) -> tuple[float, float | N
     return bits, 16.0 if method in _WEIGHT_ONLY else None
 
 
-def _as_memory_allows(model: ModelInfo, serving: Serving, spec: DeviceSpec) -> Serving:
+def as_memory_allows(model: ModelInfo, serving: Serving, spec: DeviceSpec) -> Serving:
     """As many sequences as the cache has room for; the others wait."""
     held = held_bytes(model, serving)
     if held is None or not spec.memory_bytes:

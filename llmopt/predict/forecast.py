@@ -10,17 +10,27 @@ from functools import cache
 from pathlib import Path
 
 from llmopt.predict.devices import DeviceSpec
-from llmopt.predict.fitting import PRIORS, Measured, fit_constants
+from llmopt.predict.fitting import LOCAL_STRENGTH, Measured, fit_constants, prior_of
 from llmopt.predict.physics import Constants, output_token_seconds, prompt_seconds
 from llmopt.predict.residual import Residual
 from llmopt.predict.work import Work
 
-__all__ = ["Cell", "Forecast", "Forecaster", "PastRun", "Unknown", "features_of", "shipped_constants"]
+__all__ = [
+    "NINETY",
+    "REFIT_FROM",
+    "Cell",
+    "Forecast",
+    "Forecaster",
+    "PastRun",
+    "Unknown",
+    "features_of",
+    "shipped_constants",
+]
 
-_NINETY = 1.645
-_REFIT_FROM = 3
+NINETY = 1.645
+"""Standard deviations from the middle to the ends of a 90 % interval."""
+REFIT_FROM = 3
 """Runs of an engine and device without shipped constants before its own are fitted and believed."""
-_LOCAL_STRENGTH = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +126,8 @@ class Forecaster:
         each = serving.output_tokens * seconds + prompt
         return Forecast(
             output_token_s=seconds,
-            output_token_low_s=seconds * math.exp(-_NINETY * spread),
-            output_token_high_s=seconds * math.exp(_NINETY * spread),
+            output_token_low_s=seconds * math.exp(-NINETY * spread),
+            output_token_high_s=seconds * math.exp(NINETY * spread),
             prompt_s=prompt,
             answers_per_minute=60.0 * serving.sequences * serving.data_parallel / each,
             spread=spread,
@@ -137,7 +147,11 @@ class Forecaster:
                 for run in self._runs
                 if (run.spec.name, run.cell.engine) == key[:2] and run.work.mixture == work.mixture
             ]
-            own = fit_constants(rows, PRIORS[kind], strength=_LOCAL_STRENGTH) if len(rows) >= _REFIT_FROM else None
+            own = (
+                fit_constants(rows, prior_of(spec.family, mixture=work.mixture), strength=LOCAL_STRENGTH)
+                if len(rows) >= REFIT_FROM
+                else None
+            )
             self._fitted[key] = own
         return self._fitted[key]
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from llmopt.errors import EngineError, StorageError
+from llmopt.paths import state_folder
 from llmopt.predict.devices import DeviceSpec
 
-__all__ = ["MachineSpeed", "cpu_spec", "measure_machine"]
+__all__ = ["FILE", "MachineSpeed", "cpu_spec", "load_speed", "measure_machine", "save_speed"]
 
-_COPY_BYTES = 32 << 20
-"""A block larger than a core's share of the caches, so that the copy meets memory."""
-_MATRIX = 192
-_REPEATS = 3
+FILE = "machine-speed.json"
+SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,71 +32,21 @@ class MachineSpeed:
     flops_all: float
 
 
-def measure_machine(
-    threads: int, *, seconds: float = 8.0, now: Callable[[], float] = time.perf_counter
-) -> MachineSpeed:
-    """Copies and matrix products on one thread and on ``threads``, the best of three each; takes about ``seconds``.
+def measure_machine(threads: int, *, seconds: float = 8.0) -> MachineSpeed:
+    """Copies and matrix products on one thread and on ``threads``, in a process of its own; takes about ``seconds``.
 
-    A copy reads and writes, so it counts twice. Other load on the machine lowers the result: measure when it is quiet.
+    Other load on the machine lowers the result: measure when it is quiet. Raises EngineError where it cannot be done.
     """
-    each = seconds / (4 * _REPEATS)
-
-    def best(work: Callable[[], int], count: int) -> float:
-        return max(_rate(work, count, each, now) for _ in range(_REPEATS))
-
-    return MachineSpeed(
-        threads=threads,
-        bandwidth_one=best(_copier(), 1),
-        bandwidth_all=best(_copier(), threads),
-        flops_one=best(_multiplier(), 1),
-        flops_all=best(_multiplier(), threads),
-    )
-
-
-def _rate(work: Callable[[], int], count: int, seconds: float, now: Callable[[], float]) -> float:
-    """Units of ``work`` a second over ``count`` threads that start together."""
-    barrier = threading.Barrier(count)
-    totals = [0.0] * count
-
-    def run(index: int) -> None:
-        barrier.wait()
-        began, done = now(), 0
-        while now() - began < seconds:
-            done += work()
-        totals[index] = done / (now() - began)
-
-    workers = [threading.Thread(target=run, args=(index,), name=f"llmopt-speed-{index}") for index in range(count)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return sum(totals)
-
-
-def _copier() -> Callable[[], int]:
-    local = threading.local()
-
-    def copy() -> int:
-        if not hasattr(local, "source"):
-            local.source = np.ones(_COPY_BYTES // 8)
-            local.target = np.zeros_like(local.source)
-        np.copyto(local.target, local.source)
-        return 2 * _COPY_BYTES
-
-    return copy
-
-
-def _multiplier() -> Callable[[], int]:
-    local = threading.local()
-
-    def multiply() -> int:
-        if not hasattr(local, "left"):
-            local.left = np.full((_MATRIX, _MATRIX), 0.5, dtype=np.float32)
-            local.out = np.empty_like(local.left)
-        np.matmul(local.left, local.left, out=local.out)
-        return 2 * _MATRIX**3
-
-    return multiply
+    script = Path(__file__).parents[1] / "workers" / "machine_speed.py"
+    argv = [sys.executable, "-P", str(script), str(threads), str(seconds)]
+    single = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1")
+    environment = {**os.environ, **single}
+    try:
+        done = subprocess.run(argv, env=environment, capture_output=True, timeout=seconds * 4 + 60, check=True)
+        return MachineSpeed(**json.loads(done.stdout))
+    except (OSError, subprocess.SubprocessError, ValueError, TypeError) as error:
+        detail = getattr(error, "stderr", None) or b""
+        raise EngineError("predict.not_measured", why=str(error), detail=detail.decode("utf-8", "replace")) from None
 
 
 def cpu_spec(speed: MachineSpeed, threads: int, *, name: str = "cpu") -> DeviceSpec:
@@ -102,3 +54,45 @@ def cpu_spec(speed: MachineSpeed, threads: int, *, name: str = "cpu") -> DeviceS
     bandwidth = min(speed.bandwidth_one * threads, speed.bandwidth_all)
     flops = min(speed.flops_one * threads, speed.flops_all)
     return DeviceSpec(name=name, family="cpu", bandwidth=bandwidth, flops={4: flops, 8: flops, 16: flops, 32: flops})
+
+
+def save_speed(speed: MachineSpeed, *, hardware: str, folder: Path | None = None) -> Path:
+    """Keep this machine's peaks under its fingerprint ``hardware``; raises StorageError."""
+    path = (folder or state_folder()) / FILE
+    known = _read(path)
+    known["machines"][hardware] = asdict(speed)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(known, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise StorageError("predict.speed_unwritable", path=path, reason=error.strerror or error) from None
+    return path
+
+
+def load_speed(*, hardware: str, folder: Path | None = None) -> MachineSpeed | None:
+    """The peaks kept for the machine ``hardware``, or None where it was never measured; a broken file counts as none.
+
+    Measuring again is cheap: nothing is refused because of what an earlier run left.
+    """
+    found = _read((folder or state_folder()) / FILE)["machines"].get(hardware)
+    try:
+        speed = MachineSpeed(**found)
+        usable = all(math.isfinite(value) and value > 0 for value in asdict(speed).values())
+    except TypeError:
+        return None
+    return speed if usable else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    empty: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "machines": {}}
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return empty
+    good = isinstance(known, dict) and known.get("schema_version") == SCHEMA_VERSION
+    return known if good and isinstance(known.get("machines"), dict) else empty

@@ -17,7 +17,7 @@ from dataclasses import astuple, dataclass, fields
 from llmopt.predict.devices import DeviceSpec
 from llmopt.predict.work import Work
 
-__all__ = ["Constants", "output_token_seconds", "prompt_seconds", "step_seconds"]
+__all__ = ["Constants", "answer_seconds", "output_token_seconds", "prompt_seconds", "step_seconds"]
 
 
 _LAYERS_OF_A_LARGE_MODEL = 60
@@ -78,3 +78,9 @@ def output_token_seconds(work: Work, spec: DeviceSpec, constants: Constants) -> 
     serving = work.serving
     others = (serving.sequences - 1) / max(1, serving.output_tokens)
     return step_seconds(work, spec, constants) + others * constants.interference * prompt_seconds(work, spec, constants)
+
+
+def answer_seconds(work: Work, spec: DeviceSpec, constants: Constants) -> float:
+    """Time one answer holds its place in a steady closed loop: its own prompt, then its tokens."""
+    own = prompt_seconds(work, spec, constants)
+    return own + work.serving.output_tokens * output_token_seconds(work, spec, constants)

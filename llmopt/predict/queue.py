@@ -1,13 +1,27 @@
-"""Waiting simulated, not regressed: a closed loop of streams over an engine's slots, prompts before new tokens."""
+"""Waiting simulated, not regressed: requests over an engine's slots, prompts computed before new tokens."""
 
 from __future__ import annotations
 
 import heapq
+import random
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Waiting", "simulate_closed_loop"]
+__all__ = ["Service", "Waiting", "simulate_closed_loop", "simulate_open_loop"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """An engine with ``slots``: it computes waiting prompts one after the other, each in ``prompt_s``.
+
+    Between them it makes one token for every running sequence, in ``step_s`` of how many run.
+    """
+
+    slots: int
+    output_tokens: int
+    prompt_s: float
+    step_s: Callable[[int], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,44 +33,48 @@ class Waiting:
     answers_per_minute: float
 
 
-def simulate_closed_loop(
-    *,
-    streams: int,
-    slots: int,
-    output_tokens: int,
-    prompt_s: float,
-    step_s: Callable[[int], float],
-    requests: int = 200,
-) -> Waiting:
-    """``streams`` clients that ask again as soon as they are answered, over an engine with ``slots``.
+def simulate_closed_loop(service: Service, *, streams: int, requests: int = 200) -> Waiting:
+    """``streams`` clients that ask again as soon as they are answered. Deterministic: nothing is drawn at random."""
+    return _simulate(service, [0.0] * streams, requests, again=True)
 
-    The engine computes waiting prompts one after the other (each takes ``prompt_s``), and between them one token for
-    every running sequence (``step_s`` of how many run). Deterministic: nothing is drawn at random.
-    """
+
+def simulate_open_loop(service: Service, *, rate: float, requests: int = 200, seed: int = 0) -> Waiting:
+    """Requests that come at ``rate`` a second whatever the engine does, at times drawn once from ``seed`` (Poisson)."""
+    source = random.Random(seed)
+    now, arrivals = 0.0, []
+    for _ in range(requests):
+        now += source.expovariate(rate)
+        arrivals.append(now)
+    return _simulate(service, arrivals, requests, again=False)
+
+
+def _simulate(service: Service, arrivals: list[float], requests: int, *, again: bool) -> Waiting:
+    """Steps until ``requests`` are answered; clients that ask ``again`` found an empty engine at first: left out."""
     now = 0.0
-    waiting: list[tuple[float, int]] = [(0.0, client) for client in range(streams)]
+    waiting = list(arrivals)
     heapq.heapify(waiting)
-    running: dict[int, int] = {}
+    running: list[int] = []
     first_token_s: list[float] = []
-    finished = 0
-    began: list[float] = []
-    while finished < requests:
-        if waiting and len(running) < slots:
-            asked, client = heapq.heappop(waiting)
-            now += prompt_s
+    ended: list[float] = []
+    while len(ended) < requests:
+        if waiting and not running:
+            now = max(now, waiting[0])
+        if waiting and len(running) < service.slots and waiting[0] <= now:
+            asked = heapq.heappop(waiting)
+            now += service.prompt_s
             first_token_s.append(now - asked)
-            running[client] = output_tokens - 1
-        now += step_s(max(1, len(running)))
-        for client in [client for client, left in running.items() if left <= 1]:
-            del running[client]
-            finished += 1
-            began.append(now)
-            heapq.heappush(waiting, (now, client))
-        for client in running:
-            running[client] -= 1
-    steady = first_token_s[min(streams, len(first_token_s) // 2) :]
-    half = began[len(began) // 2 :]
-    rate = (len(half) - 1) / (half[-1] - half[0]) if len(half) > 1 and half[-1] > half[0] else finished / now
+            running.append(service.output_tokens - 1)
+        now += service.step_s(max(1, len(running)))
+        done = sum(left <= 1 for left in running)
+        running = [left - 1 for left in running if left > 1]
+        ended += [now] * done
+        if again:
+            for _ in range(done):
+                heapq.heappush(waiting, now)
+    skipped = len(arrivals) if again else 0
+    steady = first_token_s[min(skipped, len(first_token_s) // 2) :]
+    half = ended[len(ended) // 2 :]
+    rate = (len(half) - 1) / (half[-1] - half[0]) if len(half) > 1 and half[-1] > half[0] else len(ended) / now
     return Waiting(
         ttft_p50_s=statistics.median(steady),
         ttft_p95_s=sorted(steady)[min(len(steady) - 1, round(0.95 * len(steady)))],

@@ -18,6 +18,8 @@ class Serving:
     sequences: int
     prompt_tokens: int
     output_tokens: int
+    fresh_tokens: int | None = None
+    """Of a prompt, those that must be computed, where a cache holds the others."""
     weight_bits: float = 16.0
     compute_bits: float | None = None
     """Of the arithmetic, where it is wider than the stored weights (weight-only formats compute in 16 bits)."""
@@ -79,8 +81,9 @@ def work_of(model: ModelInfo, serving: Serving) -> Work | None:
     caches = kv_cache(model, key_type=serving.kv_type, value_type=serving.kv_type, tensor_parallel=ranks)
     if shape is None or caches is None:
         return None
-    running, prompt = serving.sequences, serving.prompt_tokens
-    length = round(prompt + serving.output_tokens / 2)
+    running = serving.sequences
+    prompt = serving.prompt_tokens if serving.fresh_tokens is None else serving.fresh_tokens
+    length = round(serving.prompt_tokens + serving.output_tokens / 2)
     together = running * serving.data_parallel
     touched = _touched(shape, together)
     shards = serving.expert_shards
@@ -95,7 +98,7 @@ def work_of(model: ModelInfo, serving: Serving) -> Work | None:
         attention_flops=2.0 * running * length * shape.attention_flops / 2 / ranks,
         prompt_dense_flops=2.0 * prompt * shape.dense / ranks,
         prompt_expert_flops=2.0 * prompt * serving.data_parallel * shape.expert * shape.active / shards,
-        prompt_attention_flops=shape.prompt_flops * prompt * prompt / ranks,
+        prompt_attention_flops=shape.prompt_flops * prompt * (2 * serving.prompt_tokens - prompt) / ranks,
         exchange_bytes=_exchange_bytes(shape, serving),
         exchanges=2 * shape.layers if ranks > 1 else 0,
         layers=shape.layers,

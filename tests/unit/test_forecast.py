@@ -14,9 +14,9 @@ from llmopt.predict.devices import device_spec, known_devices
 from llmopt.predict.estimate import Placement, estimate_speed, features_of_settings, serving_of
 from llmopt.predict.fitting import PRIORS, Measured, fit_constants
 from llmopt.predict.forecast import Cell, Forecast, Forecaster, PastRun, Unknown, features_of, shipped_constants
-from llmopt.predict.machine import MachineSpeed, cpu_spec, measure_machine
+from llmopt.predict.machine import FILE, MachineSpeed, cpu_spec, load_speed, measure_machine, save_speed
 from llmopt.predict.physics import Constants, output_token_seconds, prompt_seconds, step_seconds
-from llmopt.predict.queue import simulate_closed_loop
+from llmopt.predict.queue import Service, simulate_closed_loop, simulate_open_loop
 from llmopt.predict.residual import Residual
 from llmopt.predict.work import Serving, work_of
 from llmopt.records import Device, DeviceType, Load, ModelInfo, Task
@@ -230,7 +230,7 @@ def test_memory_bounds_what_runs_at_once():
 def test_waiting_appears_when_streams_exceed_slots():
     def simulate(streams: int, slots: int):
         return simulate_closed_loop(
-            streams=streams, slots=slots, output_tokens=50, prompt_s=0.1, step_s=lambda n: 0.01 + 0.001 * n
+            Service(slots=slots, output_tokens=50, prompt_s=0.1, step_s=lambda n: 0.01 + 0.001 * n), streams=streams
         )
 
     free, crowded = simulate(4, 4), simulate(16, 4)
@@ -248,11 +248,27 @@ def test_threads_see_no_more_than_the_machine_has():
     assert cpu_spec(speed, 2).flops_at(4.5) == 100e9
 
 
-def test_measuring_the_machine_gives_plausible_peaks():
+def test_an_open_loop_waits_more_the_nearer_the_rate_comes_to_what_is_possible():
+    service = Service(slots=2, output_tokens=10, prompt_s=0.1, step_s=lambda n: 0.02)
+    idle, busy = (simulate_open_loop(service, rate=rate, seed=1) for rate in (0.1, 4.0))
+    assert idle.ttft_p50_s == pytest.approx(0.1)
+    assert busy.ttft_p50_s > 2 * idle.ttft_p50_s
+    assert idle.answers_per_minute == pytest.approx(6.0, rel=0.4)
+    assert simulate_open_loop(service, rate=1.0, seed=3) == simulate_open_loop(service, rate=1.0, seed=3)
+
+
+def test_measuring_the_machine_gives_plausible_peaks_that_are_kept_by_machine(tmp_path):
     speed = measure_machine(2, seconds=0.6)
+    assert speed.threads == 2
     assert 1e8 < speed.bandwidth_one < 1e12
     assert 1e8 < speed.flops_one < 1e13
-    assert speed.bandwidth_all > 0.4 * speed.bandwidth_one
+    assert load_speed(hardware="abc", folder=tmp_path) is None
+    save_speed(speed, hardware="abc", folder=tmp_path)
+    save_speed(replace(speed, threads=9), hardware="def", folder=tmp_path)
+    assert load_speed(hardware="abc", folder=tmp_path) == speed
+    assert load_speed(hardware="other", folder=tmp_path) is None
+    (tmp_path / FILE).write_text("{broken")
+    assert load_speed(hardware="abc", folder=tmp_path) is None
 
 
 def test_features_of_equal_work_are_equal():
