@@ -20,6 +20,7 @@ def lint(session: nox.Session) -> None:
     session.run("mypy")
     session.run("lint-imports")
     session.run("python", ".ci/requirements.py", "--check")
+    session.run("python", ".ci/pages.py", "--check")
 
 
 @nox.session

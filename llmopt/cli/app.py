@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmopt import __version__
+from llmopt.cli.help import CellFormatter
 from llmopt.errors import LlmoptError
 from llmopt.messages import LANGUAGES, set_language, t
 
@@ -81,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one retur
     arguments = list(sys.argv[1:] if argv is None else argv)
     _early_language(arguments)
     cli.help = t("cli.about")
+    click.Context.formatter_class = CellFormatter
     debug = "--debug" in arguments
     if hasattr(signal, "SIGTERM") and argv is None:
         signal.signal(signal.SIGTERM, _interrupt)
