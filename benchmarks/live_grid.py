@@ -34,7 +34,7 @@ from llmopt.search.space import Space
 GOAL = parse_objectives("answers_per_minute")
 METHODS = ("grid", "random", "tpe", "auto")
 SHARE = 0.95
-MODEL, DATASET, ITEMS, TOKENS, STREAMS = "smollm2-135m", "korean_math_easy", 8, 16, 4
+MODEL, DATASET, ITEMS, TOKENS, STREAMS = "smollm2-135m", "korean_math_easy", 4, 8, 4
 
 
 def space_of(defaults, request_defaults, conflict, threads) -> Space:
@@ -84,7 +84,7 @@ class Machine:
             defaults,
             InferenceParams(temperature=0.0, prompt_form="zero_shot"),
             lambda s: p.engine.conflict(s, p.model, p.hardware, p.task),
-            tuple(sorted({1, 2, cores, 2 * cores})),
+            tuple(sorted({1, 2, cores})),
         )
 
     def bench(self):
