@@ -14,7 +14,7 @@ from llmopt.predict.devices import DeviceSpec
 from llmopt.predict.physics import Constants, output_token_seconds
 from llmopt.predict.work import Work
 
-__all__ = ["LOCAL_STRENGTH", "PRIORS", "Measured", "fit_constants", "prior_of"]
+__all__ = ["LOCAL_STRENGTH", "PRIORS", "Measured", "Seconds", "fit_constants", "prior_of"]
 
 Array: TypeAlias = NDArray[np.float64]
 _SOFT = 0.2

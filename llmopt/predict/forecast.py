@@ -9,18 +9,19 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from llmopt.messages import t
 from llmopt.predict.devices import DeviceSpec
-from llmopt.predict.fitting import LOCAL_STRENGTH, Measured, fit_constants, prior_of
-from llmopt.predict.physics import Constants, output_token_seconds, prompt_seconds
+from llmopt.predict.fitting import LOCAL_STRENGTH, Measured, Seconds, fit_constants, prior_of
+from llmopt.predict.physics import Constants, output_token_seconds
 from llmopt.predict.residual import Residual
 from llmopt.predict.work import Work
 
 __all__ = [
     "NINETY",
-    "REFIT_FROM",
     "Cell",
     "Forecast",
     "Forecaster",
+    "Lesson",
     "PastRun",
     "Unknown",
     "features_of",
@@ -29,7 +30,7 @@ __all__ = [
 
 NINETY = 1.645
 """Standard deviations from the middle to the ends of a 90 % interval."""
-REFIT_FROM = 3
+_REFIT_FROM = 3
 """Runs of an engine and device without shipped constants before its own are fitted and believed."""
 
 
@@ -50,7 +51,7 @@ class PastRun:
     work: Work
     spec: DeviceSpec
     seconds: float
-    """Per output token."""
+    """Per output token, or for a whole answer: as the forecaster it is given to says."""
     features: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -61,8 +62,6 @@ class Forecast:
     output_token_s: float
     output_token_low_s: float
     output_token_high_s: float
-    prompt_s: float
-    answers_per_minute: float
     spread: float
     runs: int
 
@@ -100,65 +99,94 @@ def features_of(work: Work, extra: Mapping[str, float] | None = None) -> dict[st
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What is known for one piece of work: the constants, and how far runs like it were from what they say.
+
+    ``shift`` is the expected logarithm of measured over physical seconds, ``spread`` its standard deviation.
+    """
+
+    constants: Constants
+    shift: float
+    spread: float
+    runs: int
+
+
 class Forecaster:
-    """Knows the runs it was given; answers for any work. ``constants`` replace the shipped ones."""
+    """Knows the runs it was given; answers for any work. ``constants`` replace the shipped ones.
+
+    ``seconds_of`` is what the runs' seconds are of: an output token, or a whole answer.
+    """
 
     def __init__(
-        self, runs: Sequence[PastRun] = (), *, constants: Mapping[str, Mapping[str, Constants]] | None = None
+        self,
+        runs: Sequence[PastRun] = (),
+        *,
+        constants: Mapping[str, Mapping[str, Constants]] | None = None,
+        seconds_of: Seconds = output_token_seconds,
     ) -> None:
         self._runs = tuple(runs)
         self._constants = shipped_constants() if constants is None else constants
-        self._fitted: dict[tuple[str, str, str], Constants | None] = {}
+        self._seconds_of = seconds_of
+        self._fitted: dict[tuple[str, str, bool], Constants | None] = {}
         self._residuals: dict[tuple[Cell, Constants], Residual] = {}
 
     def forecast(
         self, cell: Cell, work: Work, spec: DeviceSpec, extra: Mapping[str, float] | None = None
     ) -> Forecast | Unknown:
         """The time per output token of ``work``, corrected by what earlier runs of its cell showed."""
-        constants = self._constants_for(cell, work, spec)
-        if constants is None:
-            return Unknown(reason="predict.unseen_device", values={"device": spec.name, "engine": cell.engine})
-        residual, runs = self._residual(cell, constants)
-        mean, spread = residual.at(features_of(work, extra))
-        seconds = output_token_seconds(work, spec, constants) * math.exp(mean)
-        prompt = prompt_seconds(work, spec, constants)
-        serving = work.serving
-        each = serving.output_tokens * seconds + prompt
+        lesson = self.lesson(cell, work, spec, extra)
+        if isinstance(lesson, Unknown):
+            return lesson
+        seconds = output_token_seconds(work, spec, lesson.constants) * math.exp(lesson.shift)
         return Forecast(
             output_token_s=seconds,
-            output_token_low_s=seconds * math.exp(-NINETY * spread),
-            output_token_high_s=seconds * math.exp(NINETY * spread),
-            prompt_s=prompt,
-            answers_per_minute=60.0 * serving.sequences * serving.data_parallel / each,
-            spread=spread,
-            runs=runs,
+            output_token_low_s=seconds * math.exp(-NINETY * lesson.spread),
+            output_token_high_s=seconds * math.exp(NINETY * lesson.spread),
+            spread=lesson.spread,
+            runs=lesson.runs,
         )
+
+    def lesson(
+        self, cell: Cell, work: Work, spec: DeviceSpec, extra: Mapping[str, float] | None = None
+    ) -> Lesson | Unknown:
+        """Constants and correction for ``work``, or why there are none."""
+        constants = self._constants_for(cell, work, spec)
+        if constants is None:
+            where = t("predict.this_cpu") if spec.family == "cpu" else spec.name
+            return Unknown(reason="predict.unseen_device", values={"device": where, "engine": _engine(cell)})
+        residual, runs = self._residual(cell, constants)
+        shift, spread = residual.at(features_of(work, extra))
+        return Lesson(constants=constants, shift=shift, spread=spread, runs=runs)
 
     def _constants_for(self, cell: Cell, work: Work, spec: DeviceSpec) -> Constants | None:
         """Shipped for a family that was measured; else fitted from this machine's own runs, once there are enough."""
-        kind = "mixture" if work.mixture else "dense"
-        shipped = self._constants.get(spec.family, {}).get(kind)
+        shipped = self._constants.get(spec.family, {}).get("mixture" if work.mixture else "dense")
         if shipped is not None:
             return shipped
-        key = (spec.name, cell.engine, kind)
+        key = (spec.name, _engine(cell), work.mixture)
         if key not in self._fitted:
             rows = [
                 Measured(work=run.work, spec=run.spec, seconds=run.seconds)
                 for run in self._runs
-                if (run.spec.name, run.cell.engine) == key[:2] and run.work.mixture == work.mixture
+                if (run.spec.name, _engine(run.cell), run.work.mixture) == key
             ]
-            own = (
-                fit_constants(rows, prior_of(spec.family, mixture=work.mixture), strength=LOCAL_STRENGTH)
-                if len(rows) >= REFIT_FROM
-                else None
+            prior = prior_of(spec.family, mixture=work.mixture)
+            enough = len(rows) >= _REFIT_FROM
+            self._fitted[key] = (
+                fit_constants(rows, prior, strength=LOCAL_STRENGTH, seconds_of=self._seconds_of) if enough else None
             )
-            self._fitted[key] = own
         return self._fitted[key]
 
     def _residual(self, cell: Cell, constants: Constants) -> tuple[Residual, int]:
         runs = [run for run in self._runs if run.cell == cell]
         key = (cell, constants)
         if key not in self._residuals:
-            ratios = [math.log(run.seconds / output_token_seconds(run.work, run.spec, constants)) for run in runs]
+            ratios = [math.log(run.seconds / self._seconds_of(run.work, run.spec, constants)) for run in runs]
             self._residuals[key] = Residual([features_of(run.work, run.features) for run in runs], ratios)
         return self._residuals[key], len(runs)
+
+
+def _engine(cell: Cell) -> str:
+    """The engine without its version: a new one teaches its own leftovers, and keeps the constants."""
+    return cell.engine.split(" ", maxsplit=1)[0]

@@ -12,16 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from llmopt.messages import t
 from llmopt.models.memory_fit import MARGIN, NO_CORRECTION, Correction, MemoryFit, memory_fit
 from llmopt.predict.devices import DeviceSpec, device_spec
-from llmopt.predict.estimate import as_memory_allows, features_of_settings, serving_of
-from llmopt.predict.fitting import LOCAL_STRENGTH, Measured, fit_constants, prior_of
-from llmopt.predict.forecast import NINETY, REFIT_FROM, Unknown, features_of, shipped_constants
+from llmopt.predict.forecast import NINETY, Cell, Forecaster, PastRun, Unknown
 from llmopt.predict.machine import MachineSpeed, cpu_spec
 from llmopt.predict.physics import Constants, answer_seconds, output_token_seconds, prompt_seconds, step_seconds
 from llmopt.predict.queue import Service, Waiting, simulate_closed_loop, simulate_open_loop
-from llmopt.predict.residual import Residual
+from llmopt.predict.settings import as_memory_allows, features_of_settings, serving_of
 from llmopt.predict.work import Work, work_of
 from llmopt.records import Configuration, Hardware, ModelInfo, Task
 
@@ -34,8 +31,6 @@ _FIT_SPREAD = 0.05
 """Standard deviation of the logarithm of measured over estimated memory (docs/measurements/memory-fit.md)."""
 _SIMULATED = 64
 """Requests of one simulated run: enough for a median and a 95th percentile that are not drawn at random."""
-_LIKE_ANOTHER_MODEL = 0.15
-"""Spread added where only other models taught the constants."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,53 +105,36 @@ class Expectation:
 class _Known:
     """The physics of one configuration under one scene."""
 
+    cell: Cell
     work: Work
     spec: DeviceSpec
     features: Mapping[str, float]
 
 
 class StudyForecast:
-    """Answers for the configurations of one scene; ``runs`` are earlier ones (those of other engines are left out)."""
+    """Answers for the configurations of one scene; ``runs`` are earlier ones on the same machine."""
 
     def __init__(self, scene: Scene, runs: Sequence[SeenRun] = ()) -> None:
         self.scene = scene
-        self._rows: list[tuple[SeenRun, _Known]] = []
-        for run in runs:
-            if run.scene.engine != scene.engine:
-                continue
-            known = _known(_as_measured(run), run.configuration)
-            if isinstance(known, _Known):
-                self._rows.append((run, known))
-        self._constants: dict[tuple[str, bool], Constants | None] = {}
-        self._residuals: dict[tuple[str, bool], tuple[Residual, int]] = {}
+        self._forecaster = Forecaster([run for one in runs if (run := _past(one))], seconds_of=answer_seconds)
 
     def of(self, configuration: Configuration) -> Expectation | Unknown:
         """What is expected of ``configuration``; Unknown (with its reason) for what was never seen."""
         known = _known(self.scene, configuration)
         if isinstance(known, Unknown):
             return known
-        constants = self._constants_for(known)
-        if constants is None:
-            values = {"device": _spoken(known.spec), "engine": self.scene.engine}
-            return Unknown(reason="predict.unseen_device", values=values)
-        residual, runs = self._residual_for(known, constants)
-        shift, spread = residual.at(known.features)
-        if self._rows and not runs:
-            spread = math.hypot(spread, _LIKE_ANOTHER_MODEL)
-        figures = {
-            name: Figure(value=value, spread=spread)
-            for name, value in self._speeds(known, constants, math.exp(shift)).items()
-        }
-        fit = self._memory(configuration)
+        lesson = self._forecaster.lesson(known.cell, known.work, known.spec, known.features)
+        if isinstance(lesson, Unknown):
+            return lesson
+        speeds = self._speeds(known, lesson.constants, math.exp(lesson.shift))
+        figures = {name: Figure(value=value, spread=lesson.spread) for name, value in speeds.items()}
+        fit = self.memory(configuration)
         if fit.fits is not None and fit.total_bytes:
             figures["memory_bytes"] = Figure(value=float(fit.total_bytes), spread=_FIT_SPREAD)
-        return Expectation(figures=figures, fits=_chance(fit), runs=runs)
+        return Expectation(figures=figures, fits=_chance(fit), runs=lesson.runs)
 
     def memory(self, configuration: Configuration) -> MemoryFit:
         """Whether ``configuration`` fits, with the parts and the reason."""
-        return self._memory(configuration)
-
-    def _memory(self, configuration: Configuration) -> MemoryFit:
         scene = self.scene
         return memory_fit(
             scene.engine,
@@ -166,38 +144,6 @@ class StudyForecast:
             scene.task,
             correction=scene.correction,
         )
-
-    def _constants_for(self, known: _Known) -> Constants | None:
-        """From this machine's own runs where there are enough, else the shipped ones of the family, else none."""
-        key = (known.spec.name, known.work.mixture)
-        if key not in self._constants:
-            shipped = shipped_constants().get(known.spec.family, {}).get("mixture" if known.work.mixture else "dense")
-            rows = [
-                Measured(work=seen.work, spec=seen.spec, seconds=_seconds(run, seen))
-                for run, seen in self._rows
-                if (seen.spec.name, seen.work.mixture) == key
-            ]
-            centre = shipped or prior_of(known.spec.family, mixture=known.work.mixture)
-            enough = len(rows) >= REFIT_FROM
-            self._constants[key] = (
-                fit_constants(rows, centre, strength=LOCAL_STRENGTH, seconds_of=answer_seconds) if enough else shipped
-            )
-        return self._constants[key]
-
-    def _residual_for(self, known: _Known, constants: Constants) -> tuple[Residual, int]:
-        """What the constants left unexplained in runs of this very model."""
-        key = (known.spec.name, known.work.mixture)
-        if key not in self._residuals:
-            mine = [
-                (run, seen)
-                for run, seen in self._rows
-                if seen.spec.name == known.spec.name and _same_model(run.scene.model, self.scene.model)
-            ]
-            ratios = [
-                math.log(_seconds(run, seen) / answer_seconds(seen.work, seen.spec, constants)) for run, seen in mine
-            ]
-            self._residuals[key] = (Residual([seen.features for _, seen in mine], ratios), len(mine))
-        return self._residuals[key]
 
     def _speeds(self, known: _Known, constants: Constants, slower: float) -> dict[str, float]:
         """Predicted figures; every time is ``slower`` times what the physics says."""
@@ -244,16 +190,20 @@ def _known(scene: Scene, configuration: Configuration) -> _Known | Unknown:
     prompt = scene.prompts.get(form) or Prompt(tokens=float(scene.task.prompt_tokens))
     spec = _spec(scene, configuration)
     if spec is None:
-        where = scene.hardware.devices[0].name if scene.hardware.devices else t("predict.this_cpu")
-        return Unknown(reason="predict.unmeasured_device", values={"device": where})
+        return Unknown(reason="predict.unmeasured_device", values={"device": _name(scene)})
     serving = _serving(scene, configuration, prompt)
     if spec.family != "cpu":
         serving = as_memory_allows(scene.model, serving, spec)
     work = work_of(scene.model, serving)
     if work is None:
         return Unknown(reason="predict.unknown_shape", values={"model": scene.model.name})
-    features = features_of(work, features_of_settings(configuration.launch))
-    return _Known(work=work, spec=spec, features=features)
+    model = scene.model
+    cell = Cell(
+        model=f"{model.name} {model.quantization or ''} {model.weight_bytes or ''}".strip(),
+        device=spec.name,
+        engine=f"{scene.engine} {scene.engine_version}".strip(),
+    )
+    return _Known(cell=cell, work=work, spec=spec, features=features_of_settings(configuration.launch))
 
 
 def _serving(scene: Scene, configuration: Configuration, prompt: Prompt) -> Serving:
@@ -279,6 +229,16 @@ def _spec(scene: Scene, configuration: Configuration) -> DeviceSpec | None:
     return cpu_spec(scene.speed, min(int(launch.get("threads") or usable), usable))
 
 
+def _past(run: SeenRun) -> PastRun | None:
+    """A measured run for the forecaster; None where its physics is not known."""
+    known = _known(_as_measured(run), run.configuration)
+    if isinstance(known, Unknown) or run.answers_per_minute <= 0:
+        return None
+    together = known.work.serving.sequences * known.work.serving.data_parallel
+    seconds = 60.0 * together / run.answers_per_minute  # an answer holds one of so many places
+    return PastRun(cell=known.cell, work=known.work, spec=known.spec, seconds=seconds, features=known.features)
+
+
 def _as_measured(run: SeenRun) -> Scene:
     """The run's scene with the lengths that it had itself."""
     scene, form = run.scene, run.configuration.request.prompt_form or ""
@@ -288,16 +248,6 @@ def _as_measured(run: SeenRun) -> Scene:
         prompts[form] = Prompt(tokens=run.prompt_tokens, shared=min(before.shared, run.prompt_tokens))
     answer = scene.answer_tokens if run.answer_tokens is None else run.answer_tokens
     return replace(scene, prompts=prompts, answer_tokens=answer)
-
-
-def _seconds(run: SeenRun, known: _Known) -> float:
-    """Seconds an answer took in a slot, from the answers a minute that all slots gave together."""
-    serving = known.work.serving
-    return 60.0 * serving.sequences * serving.data_parallel / run.answers_per_minute
-
-
-def _same_model(one: ModelInfo, other: ModelInfo) -> bool:
-    return (one.name, one.quantization, one.weight_bytes) == (other.name, other.quantization, other.weight_bytes)
 
 
 def _alone(work: Work) -> Work:
@@ -322,5 +272,5 @@ def _chance(fit: MemoryFit) -> float:
     return chance if fit.fits else min(chance, 0.01)
 
 
-def _spoken(spec: DeviceSpec) -> str:
-    return t("predict.this_cpu") if spec.family == "cpu" else spec.name
+def _name(scene: Scene) -> str:
+    return scene.hardware.devices[0].name if scene.hardware.devices else scene.hardware.cpu.model

@@ -11,15 +11,15 @@ import pytest
 from llmopt.messages import t
 from llmopt.models.catalogue import built_in_models
 from llmopt.predict.devices import device_spec, known_devices
-from llmopt.predict.estimate import Placement, estimate_speed, features_of_settings, serving_of
 from llmopt.predict.fitting import PRIORS, Measured, fit_constants
 from llmopt.predict.forecast import Cell, Forecast, Forecaster, PastRun, Unknown, features_of, shipped_constants
 from llmopt.predict.machine import FILE, MachineSpeed, cpu_spec, load_speed, measure_machine, save_speed
 from llmopt.predict.physics import Constants, output_token_seconds, prompt_seconds, step_seconds
 from llmopt.predict.queue import Service, simulate_closed_loop, simulate_open_loop
 from llmopt.predict.residual import Residual
+from llmopt.predict.settings import features_of_settings, serving_of
 from llmopt.predict.work import Serving, work_of
-from llmopt.records import Device, DeviceType, Load, ModelInfo, Task
+from llmopt.records import Device, DeviceType, Load, Task
 
 LLAMA = built_in_models()["llama3.1-8b"].facts
 MIXTURE = built_in_models()["qwen3-30b-a3b"].facts
@@ -110,12 +110,6 @@ def test_what_was_never_seen_is_not_known():
     assert isinstance(answer, Unknown)
     assert answer.reason == "predict.unseen_device"
     assert "abacus" in t(answer.reason, lang="ko", **answer.values)
-    task = replace(TASK)
-    shapeless = ModelInfo(name="x", path="a/b", format="hub")
-    assert (
-        estimate_speed(Forecaster(), shapeless, {}, task, Placement(spec=H100, engine="vllm")).reason
-        == "predict.unknown_shape"
-    )
 
 
 def test_three_own_runs_make_an_unseen_device_known():
@@ -206,25 +200,6 @@ def test_settings_become_the_load_the_engine_sees():
     features = features_of_settings({"threads": 4, "ubatch": 512, "flash_attention": "on", "cache_type_k": "q8_0"})
     assert features["log2_threads"] == 2.0
     assert features["flash_attention=on"] == 1.0
-
-
-def test_an_estimate_for_hardware_one_does_not_have():
-    placement = Placement(spec=known_devices()["h200"], engine="vllm")
-    quick = estimate_speed(Forecaster(), LLAMA, {"max_num_seqs": 16}, TASK, placement)
-    slow = estimate_speed(Forecaster(), LLAMA, {"max_num_seqs": 1}, TASK, placement)
-    assert isinstance(quick, Forecast)
-    assert quick.answers_per_minute > 4 * slow.answers_per_minute
-    assert 0.003 < quick.output_token_s < 0.05
-    assert quick.output_token_low_s < quick.output_token_s < quick.output_token_high_s
-
-
-def test_memory_bounds_what_runs_at_once():
-    small = replace(known_devices()["h100"], memory_bytes=24 * 10**9)
-    placement = Placement(spec=small, engine="vllm")
-    crowd = replace(TASK, load=Load(streams=512))
-    crowded = estimate_speed(Forecaster(), LLAMA, {"max_num_seqs": 512}, crowd, placement)
-    roomy = estimate_speed(Forecaster(), LLAMA, {"max_num_seqs": 512}, crowd, Placement(spec=H100, engine="vllm"))
-    assert crowded.answers_per_minute < roomy.answers_per_minute
 
 
 def test_waiting_appears_when_streams_exceed_slots():

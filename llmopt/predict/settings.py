@@ -1,17 +1,16 @@
-"""From a model and an engine's settings to a forecast: what `estimate` shows and what a search starts from."""
+"""From an engine's settings to what the physics and the residual see of them."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from llmopt.models.kv_cache import TYPE_BITS
 from llmopt.predict.devices import DeviceSpec
-from llmopt.predict.forecast import Cell, Forecast, Forecaster, Unknown
-from llmopt.predict.work import Serving, held_bytes, work_of
+from llmopt.predict.work import Serving, held_bytes
 from llmopt.records import ModelInfo, Settings, Task
 
-__all__ = ["Placement", "as_memory_allows", "estimate_speed", "features_of_settings", "serving_of"]
+__all__ = ["as_memory_allows", "features_of_settings", "serving_of"]
 
 _USABLE_SHARE = 0.9
 _RUNTIME_BYTES = 4e9
@@ -30,33 +29,6 @@ _BITS = {
 }
 _COUNTED = ("threads", "threads_batch", "ubatch", "batch", "max_num_batched_tokens", "max_num_seqs", "slots")
 _SWITCHED = ("flash_attention", "kv_unified", "enforce_eager", "enable_prefix_caching", "speculation", "wait_policy")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """Where an engine would run: the device (or the CPU as seen by its threads) and the engine with its version."""
-
-    spec: DeviceSpec
-    engine: str
-    engine_version: str = ""
-
-    def cell(self, model: ModelInfo) -> Cell:
-        """Runs of the same model, device and engine version teach each other."""
-        version = f"{self.engine} {self.engine_version}".strip()
-        return Cell(model=f"{model.name} {model.quantization or ''}".strip(), device=self.spec.name, engine=version)
-
-
-def estimate_speed(
-    forecaster: Forecaster, model: ModelInfo, settings: Settings, task: Task, placement: Placement
-) -> Forecast | Unknown:
-    """How fast ``model`` would answer under ``task``, or why that is not known."""
-    serving = serving_of(model, settings, task)
-    if placement.spec.family != "cpu":
-        serving = as_memory_allows(model, serving, placement.spec)
-    work = work_of(model, serving)
-    if work is None:
-        return Unknown(reason="predict.unknown_shape", values={"model": model.name})
-    return forecaster.forecast(placement.cell(model), work, placement.spec, features_of_settings(settings))
 
 
 def serving_of(model: ModelInfo, settings: Settings, task: Task) -> Serving:
