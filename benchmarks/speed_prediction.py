@@ -212,7 +212,9 @@ def main() -> None:
     constants = constants_from(development)
     if given.write_constants:
         stored = {family: {kind: asdict(c) for kind, c in kinds.items()} for family, kinds in constants.items()}
-        text = {"schema_version": 1, "source": f"{Path(__file__).name} on the development groups", "families": stored}
+        engines = dict.fromkeys(stored, sorted({row.run.cell.engine for row in development}))
+        source = f"{Path(__file__).name} on the development groups"
+        text = {"schema_version": 1, "source": source, "engines": engines, "families": stored}
         CONSTANTS_FILE.write_text(json.dumps(text, indent=2) + "\n")
     if given.every_group:
         pairs, known = [], []

@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "optimize": "llmopt.cli.optimize:command",
     "benchmark": "llmopt.cli.benchmark:command",
     "compare": "llmopt.cli.compare:command",
+    "estimate": "llmopt.cli.estimate:command",
     "list": "llmopt.cli.listing:command",
     "clean": "llmopt.cli.clean:command",
     "export": "llmopt.cli.export:command",

@@ -16,7 +16,7 @@ from llmopt.models.entry import ModelEntry
 from llmopt.models.progress import Meter, ProgressCallback
 from llmopt.paths import Workspace, ensure
 
-__all__ = ["WeightsFormat", "ensure_weights", "weights_cache"]
+__all__ = ["WeightsFormat", "ensure_weights", "kept_weights", "weights_cache"]
 
 WeightsFormat = Literal["gguf", "safetensors"]
 _CHUNK = 1 << 20
@@ -71,6 +71,14 @@ def ensure_weights(
         folder=weights_cache(),
         detail="\n".join(tried),
     )
+
+
+def kept_weights(entry: ModelEntry) -> Path | None:
+    """The GGUF file or folder of ``entry`` where it is on this machine already (not checked again), else None."""
+    path = Path(entry.path).expanduser() if entry.local else None
+    if path is None and entry.gguf is not None:
+        path = weights_cache() / Path(entry.gguf.files[0]).name
+    return path if path is not None and path.exists() else None
 
 
 def _local(entry: ModelEntry, workspace: Workspace) -> Path:

@@ -84,6 +84,14 @@ def shipped_constants() -> Mapping[str, Mapping[str, Constants]]:
     }
 
 
+@cache
+def _shipped_engines() -> Mapping[str, Sequence[str]]:
+    """Device family → the engines whose rows the shipped constants were fitted on."""
+    data = json.loads(Path(__file__).with_name("constants.json").read_text(encoding="utf-8"))
+    engines: Mapping[str, Sequence[str]] = data["engines"]
+    return engines
+
+
 def features_of(work: Work, extra: Mapping[str, float] | None = None) -> dict[str, float]:
     """What tells two runs of a cell apart, on a scale where equal steps matter about equally."""
     serving = work.serving
@@ -127,6 +135,7 @@ class Forecaster:
     ) -> None:
         self._runs = tuple(runs)
         self._constants = shipped_constants() if constants is None else constants
+        self._given = constants is not None
         self._seconds_of = seconds_of
         self._fitted: dict[tuple[str, str, bool], Constants | None] = {}
         self._residuals: dict[tuple[Cell, Constants], Residual] = {}
@@ -160,8 +169,10 @@ class Forecaster:
         return Lesson(constants=constants, shift=shift, spread=spread, runs=runs)
 
     def _constants_for(self, cell: Cell, work: Work, spec: DeviceSpec) -> Constants | None:
-        """Shipped for a family that was measured; else fitted from this machine's own runs, once there are enough."""
-        shipped = self._constants.get(spec.family, {}).get("mixture" if work.mixture else "dense")
+        """Shipped for families and engines that were measured; else fitted from enough of this machine's own runs."""
+        measured = self._given or _engine(cell) in _shipped_engines().get(spec.family, ())
+        kind = "mixture" if work.mixture else "dense"
+        shipped = self._constants.get(spec.family, {}).get(kind) if measured else None
         if shipped is not None:
             return shipped
         key = (spec.name, _engine(cell), work.mixture)

@@ -135,15 +135,19 @@ class StudyForecast:
 
     def memory(self, configuration: Configuration) -> MemoryFit:
         """Whether ``configuration`` fits, with the parts and the reason."""
-        scene = self.scene
-        return memory_fit(
-            scene.engine,
-            scene.model,
-            configuration.launch,
-            scene.hardware,
-            scene.task,
-            correction=scene.correction,
-        )
+        return _fit(self.scene, configuration)
+
+    def at_most_tokens_per_s(self, configuration: Configuration) -> float | None:
+        """Of one stream alone: a step reads every weight that it touches once. None where device or shape is unknown.
+
+        A bound, not a prediction: nothing is known of how near an engine comes to it.
+        """
+        known = _known(self.scene, configuration)
+        if isinstance(known, Unknown):
+            return None
+        serving = replace(known.work.serving, sequences=1)
+        work = work_of(self.scene.model, serving)
+        return None if work is None else known.spec.bandwidth / (work.weight_bytes + work.cache_bytes)
 
     def _speeds(self, known: _Known, constants: Constants, slower: float) -> dict[str, float]:
         """Predicted figures; every time is ``slower`` times what the physics says."""
@@ -189,8 +193,8 @@ def _known(scene: Scene, configuration: Configuration) -> _Known | Unknown:
     form = configuration.request.prompt_form or ""
     prompt = scene.prompts.get(form) or Prompt(tokens=float(scene.task.prompt_tokens))
     spec = _spec(scene, configuration)
-    if spec is None:
-        return Unknown(reason="predict.unmeasured_device", values={"device": _name(scene)})
+    if isinstance(spec, Unknown):
+        return spec
     serving = _serving(scene, configuration, prompt)
     if spec.family != "cpu":
         serving = as_memory_allows(scene.model, serving, spec)
@@ -217,16 +221,31 @@ def _serving(scene: Scene, configuration: Configuration, prompt: Prompt) -> Serv
     return replace(serving, fresh_tokens=fresh)
 
 
-def _spec(scene: Scene, configuration: Configuration) -> DeviceSpec | None:
-    """The device that computes: a described GPU where layers lie on it, else this CPU as its threads see it."""
-    launch, hardware = configuration.launch, scene.hardware
-    on_gpu = hardware.devices and launch.get("gpu_layers") != 0 and launch.get("device") != "cpu"
-    if on_gpu:
-        return device_spec(hardware.devices[0])
+def _spec(scene: Scene, configuration: Configuration) -> DeviceSpec | Unknown:
+    """The device that computes: a described GPU where the weights lie on it, else this CPU as its threads see it."""
+    hardware = scene.hardware
+    fit = _fit(scene, configuration)
+    on_device = fit.bytes_of("weights", place="device")
+    if 0 < on_device < fit.bytes_of("weights", place="host"):
+        return Unknown(reason="predict.split", values={"model": scene.model.name})
+    if hardware.devices and (on_device or not fit.parts):
+        found = device_spec(hardware.devices[0])
+        return found or Unknown(reason="predict.unmeasured_device", values={"device": hardware.devices[0].name})
     if scene.speed is None:
-        return None
+        return Unknown(reason="predict.unmeasured_device", values={"device": hardware.cpu.model})
     usable = max(1, int(hardware.cpu.usable_cores))
-    return cpu_spec(scene.speed, min(int(launch.get("threads") or usable), usable))
+    return cpu_spec(scene.speed, min(int(configuration.launch.get("threads") or usable), usable))
+
+
+def _fit(scene: Scene, configuration: Configuration) -> MemoryFit:
+    return memory_fit(
+        scene.engine,
+        scene.model,
+        configuration.launch,
+        scene.hardware,
+        scene.task,
+        correction=scene.correction,
+    )
 
 
 def _past(run: SeenRun) -> PastRun | None:
@@ -270,7 +289,3 @@ def _chance(fit: MemoryFit) -> float:
     room = math.log(fit.available_bytes * (1 - MARGIN) / fit.needed_bytes) / _FIT_SPREAD
     chance = 0.5 * math.erfc(-room / math.sqrt(2))
     return chance if fit.fits else min(chance, 0.01)
-
-
-def _name(scene: Scene) -> str:
-    return scene.hardware.devices[0].name if scene.hardware.devices else scene.hardware.cpu.model
