@@ -16,11 +16,11 @@ from typing import Any
 
 from llmopt.engines.base import Engine, RunFolder
 from llmopt.engines.logfile import log_text, tail
-from llmopt.engines.readiness import NotReady, Phase, climb, verify
+from llmopt.engines.readiness import GREEDY, NotReady, Phase, climb, verify
 from llmopt.errors import EngineDied, EngineError, EngineStartError
 from llmopt.logs import mask
 from llmopt.paths import ensure, runtime_folder
-from llmopt.records import Endpoint, LaunchPlan, ModelInfo, Settings
+from llmopt.records import Endpoint, InferenceParams, LaunchPlan, ModelInfo, Settings
 from llmopt.runtime.clock import Clock, MonotonicClock
 from llmopt.runtime.guardian import Child, ExitStatus, Guardian, StopReport
 from llmopt.runtime.http import HttpError, request
@@ -101,14 +101,17 @@ async def launch(
     run_root: Path,
     on_phase: Callable[[Phase], None] | None = None,
     clock: Clock | None = None,
+    sampling: InferenceParams = GREEDY,
 ) -> AsyncIterator[RunningEngine]:
     """Start ``engine`` as it plans, wait until it answers, and bring its whole tree down on exit, whatever was raised.
+
+    The completion that shows it is ready is asked with ``sampling``.
 
     Raises EngineStartError when it does not become ready. An exception from the block becomes EngineDied (with the
     exception as its cause) where the engine had ended by itself. Both carry the classified failure as
     ``error.values["failure"]`` and command and last log lines as ``error.detail``.
     """
-    order = _Order(engine, model, settings, run_root, clock or MonotonicClock(), on_phase or (lambda _: None))
+    order = _Order(engine, model, settings, run_root, clock or MonotonicClock(), on_phase or (lambda _: None), sampling)
     order.report(Phase.STARTING)
     if engine.transport == "remote":
         yield await order.attach()
@@ -139,6 +142,7 @@ class _Order:
     run_root: Path
     clock: Clock
     report: Callable[[Phase], None]
+    sampling: InferenceParams
 
     async def attach(self) -> RunningEngine:
         """An engine that somebody else runs: only verified."""
@@ -164,7 +168,7 @@ class _Order:
             began_s = self.clock.now_s()
             child = await self.spawn(plan, guardian, folder)
             try:
-                endpoint = await climb(plan, child, clock=self.clock, on_phase=self.report)
+                endpoint = await climb(plan, child, clock=self.clock, on_phase=self.report, sampling=self.sampling)
             except NotReady as reason:
                 await self.stop(child, min(plan.stop_grace_s, FAILED_GRACE_S))
                 if not await _port_taken(reason, plan, log_path):

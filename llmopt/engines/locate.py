@@ -17,7 +17,7 @@ from llmopt.config.settings import load_settings
 from llmopt.engines.probing import ask
 from llmopt.paths import Workspace
 
-__all__ = ["Found", "configured_command", "environment_folder", "locate_package"]
+__all__ = ["Found", "configured_command", "environment_folder", "has_module", "locate_package"]
 
 ASK_VERSION = """
 import importlib.metadata as m, sys
@@ -26,6 +26,9 @@ for name in sys.argv[1:]:
         print("version", m.version(name)); break
     except m.PackageNotFoundError: pass
 """
+
+
+ASK_MODULE = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,11 @@ def locate_package(engine: str, *, command: str, distributions: Sequence[str]) -
         (sys.executable if any(find_spec(name.replace("-", "_")) for name in distributions) else None, "here"),
     ]
     return next((found for python, origin in places if (found := _asked(python, origin, distributions))), None)
+
+
+def has_module(python: str, module: str) -> bool:
+    """Whether an engine's interpreter could import ``module``; nothing is imported."""
+    return ask(python, "-c", ASK_MODULE, module) is not None
 
 
 def _asked(python: str | None, origin: str, distributions: Sequence[str]) -> Found | None:

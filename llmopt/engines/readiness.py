@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import TypeVar
 
 from llmopt.engines.logfile import find_in_log
-from llmopt.records import Endpoint, LaunchPlan
+from llmopt.records import Endpoint, InferenceParams, LaunchPlan
 from llmopt.runtime.clock import Clock
 from llmopt.runtime.guardian import Child, ExitStatus
 from llmopt.runtime.http import HttpError, Response, connect, request
@@ -22,6 +22,8 @@ PROBE_S = 5.0
 LISTED_CAP_S = 30.0
 OBSERVE_S = 1.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.5
+SAMPLING = ("temperature", "top_p")
+"""What of a configuration's sampling the first completion is asked with."""
 CONTAINER_TOOLS = frozenset({"docker", "podman", "nerdctl"})
 """With these the listener belongs to the container's own supervisor, not to our tree."""
 
@@ -55,8 +57,21 @@ class NotReady(Exception):
         self.values = values
 
 
-async def climb(plan: LaunchPlan, child: Child, *, clock: Clock, on_phase: Callable[[Phase], None]) -> Endpoint:
-    """Wait until the child answers one real completion; the endpoint with its real port. Raises NotReady."""
+GREEDY = InferenceParams(temperature=0.0)
+
+
+async def climb(
+    plan: LaunchPlan,
+    child: Child,
+    *,
+    clock: Clock,
+    on_phase: Callable[[Phase], None],
+    sampling: InferenceParams = GREEDY,
+) -> Endpoint:
+    """Wait until the child answers one real completion; the endpoint with its real port. Raises NotReady.
+
+    ``sampling`` is what the completion asks for: an engine may keep the first request's for all later ones.
+    """
     watch = _Watch(plan, child, clock)
     on_phase(Phase.LOADING)
     endpoint = plan.endpoint
@@ -68,9 +83,10 @@ async def climb(plan: LaunchPlan, child: Child, *, clock: Clock, on_phase: Calla
     on_phase(Phase.LISTENING)
     await watch.until(lambda: watch.asking(_healthy, endpoint, plan.health_path))
     on_phase(Phase.HEALTHY)
-    await watch.until(lambda: watch.asking(_listed, endpoint), cap_s=LISTED_CAP_S, otherwise="not_listed")
+    if plan.lists_model:
+        await watch.until(lambda: watch.asking(_listed, endpoint), cap_s=LISTED_CAP_S, otherwise="not_listed")
     on_phase(Phase.LISTED)
-    await watch.until(lambda: watch.asking(_answers, endpoint, plan.ready_cap_s))
+    await watch.until(lambda: watch.asking(_answers, endpoint, plan.ready_cap_s, sampling))
     on_phase(Phase.READY)
     return endpoint
 
@@ -191,14 +207,14 @@ async def _listed(endpoint: Endpoint) -> bool:
     return any(isinstance(model, dict) and model.get("id") == endpoint.model for model in models)
 
 
-async def _answers(endpoint: Endpoint, cap_s: float) -> bool:
+async def _answers(endpoint: Endpoint, cap_s: float, sampling: InferenceParams = GREEDY) -> bool:
     """One short completion; False where the server still asks for patience. Raises NotReady for a wrong answer."""
     body = {
         "model": endpoint.model,
         "messages": [{"role": "user", "content": "1+1="}],
         "max_tokens": 8,
-        "temperature": 0,
         "stream": False,
+        **{name: value for name in SAMPLING if (value := getattr(sampling, name)) is not None},
     }
     path = f"{endpoint.base_path}/chat/completions"
     answer = await request(endpoint, "POST", path, body=body, timeout_s=cap_s)

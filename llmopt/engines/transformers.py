@@ -9,8 +9,8 @@ from typing import Any
 
 from llmopt.engines.accelerators import gpus, has_bfloat16
 from llmopt.engines.base import COMMON_REQUEST_SETTINGS, RunFolder
-from llmopt.engines.locate import Found, locate_package
-from llmopt.engines.options import Options, options_of
+from llmopt.engines.locate import Found, has_module, locate_package
+from llmopt.engines.options import options_of
 from llmopt.engines.sizing import (
     doublings,
     launch_parameter,
@@ -87,7 +87,8 @@ class Transformers:
     def parameters(self, model: ModelInfo, hardware: Hardware, task: Task) -> tuple[Parameter, ...]:
         """Precision, attention and batching, as far as devices and version allow."""
         threads = usable_threads(hardware)
-        starts = [_plain(hardware), *(_preset(model, hardware, one) for one in (None, *Strategy))]
+        quantisations = self._quantisations(model, hardware)
+        starts = [_plain(hardware), *(_preset(model, hardware, quantisations, one) for one in (None, *Strategy))]
         batching = {"continuous_batching": (True,)}
         blocks = -(-round_up(task.context_tokens, BLOCK_SIZE) * streams_of(task) // BLOCK_SIZE)
         everything = [
@@ -99,7 +100,7 @@ class Transformers:
                 [*doublings(1, threads), threads, *(start["threads"] for start in starts)],
                 ordinal=True,
             ),
-            launch_parameter("quantization", _quantisations(model, hardware, self._options()), changes_answers=True),
+            launch_parameter("quantization", quantisations, changes_answers=True),
             launch_parameter("compile", (False, True) if gpus(hardware) else (False,), changes_answers=True),
             launch_parameter("device", ("auto",) if gpus(hardware) else ("cpu",)),
             launch_parameter("block_size", BLOCK_SIZES, ordinal=True, only_if=batching),
@@ -114,7 +115,8 @@ class Transformers:
 
     def preset(self, model: ModelInfo, hardware: Hardware, task: Task, strategy: Strategy | None) -> Settings:
         """The specification's table by GPU memory: 4 bit up to 8 GB, by what fits up to 16, float16 above."""
-        return searched(_preset(model, hardware, strategy), self.parameters(model, hardware, task))
+        settings = _preset(model, hardware, self._quantisations(model, hardware), strategy)
+        return searched(settings, self.parameters(model, hardware, task))
 
     def conflict(self, settings: Settings, model: ModelInfo, hardware: Hardware, task: Task) -> str | None:  # noqa: ARG002
         """The cache of continuous batching must hold a request."""
@@ -143,6 +145,7 @@ class Transformers:
             settings=dict(settings),
             ready_cap_s=READY_CAP_S,
             stall_s=STALL_S,
+            lists_model=False,  # up to 5.17 its list names what lies in the hub's cache only, and fails without one
         )
 
     def request_extra(self, settings: Settings) -> Mapping[str, Any]:  # noqa: ARG002 - the Protocol's signature
@@ -150,15 +153,22 @@ class Transformers:
         return {}
 
     def remembers(self, settings: Settings) -> bool:
-        """The paged cache of continuous batching shares the blocks of equal prefixes."""
+        """Continuous batching shares the blocks of equal prefixes, and keeps the sampling of its first request."""
         return bool(settings.get("continuous_batching"))
 
     def _found(self) -> Found | None:
         return locate_package(self.name, command="transformers", distributions=("transformers",))
 
-    def _options(self) -> Options:
+    def _quantisations(self, model: ModelInfo, hardware: Hardware) -> tuple[str, ...]:
+        """Four and eight bits, where bitsandbytes is here, the weights are plain and the GPU is one it knows."""
         found = self._found()
-        return options_of(self.name, found.version if found else None)
+        kinds = {device.kind for device in gpus(hardware)}
+        if model.quantization is not None or model.format == "gguf" or kinds != {DeviceType.CUDA}:
+            return ("none",)
+        if found is not None and not has_module(found.python, "bitsandbytes"):
+            return ("none",)
+        options = options_of(self.name, found.version if found else None)
+        return ("none", *options.values.get("quantization", ()))
 
 
 def _target(model: ModelInfo) -> str:
@@ -181,13 +191,15 @@ def _plain(hardware: Hardware) -> dict[str, SettingValue]:
     }
 
 
-def _preset(model: ModelInfo, hardware: Hardware, strategy: Strategy | None) -> dict[str, SettingValue]:
+def _preset(
+    model: ModelInfo, hardware: Hardware, quantisations: tuple[str, ...], strategy: Strategy | None
+) -> dict[str, SettingValue]:
     settings = _plain(hardware)
     settings["threads"] = max(1, min(hardware.cpu.physical_cores, usable_threads(hardware)))
     devices = gpus(hardware)
     if devices:
         settings["dtype"] = "float16"
-        if "bnb-4bit" in _quantisations(model, hardware, options_of("transformers", None)):
+        if "bnb-4bit" in quantisations:
             settings["quantization"] = "bnb-4bit" if _wants_four_bits(model, devices[0].total_bytes) else "none"
     del strategy  # what differs by strategy are sampling and load, not this engine's launch
     return settings
@@ -207,14 +219,6 @@ def _dtypes(hardware: Hardware) -> tuple[str, ...]:
     if not gpus(hardware):
         return ("auto", "float32", "bfloat16")
     return ("auto", "float16", "bfloat16") if has_bfloat16(hardware) else ("auto", "float16")
-
-
-def _quantisations(model: ModelInfo, hardware: Hardware, options: Options) -> tuple[str, ...]:
-    """bitsandbytes, where the weights are not quantised already and the GPU is one it knows."""
-    kinds = {device.kind for device in gpus(hardware)}
-    if model.quantization is not None or model.format == "gguf" or kinds != {DeviceType.CUDA}:
-        return ("none",)
-    return ("none", *options.values.get("quantization", ()))
 
 
 def _arguments(settings: Settings, model: ModelInfo) -> tuple[str, ...]:

@@ -102,3 +102,5 @@ class LaunchPlan:
     stop_grace_s: float = 10.0
     port_from_log: str | None = None
     """A regular expression whose first group is the port, where the engine picks it (``port 0``)."""
+    lists_model: bool = True
+    """Whether its list of models names what it serves; where not, the first completion alone proves it."""

@@ -71,6 +71,7 @@ class StudyHost:
                 guardian=Guardian.shared(),
                 run_root=self._run_root,
                 on_phase=self._on_phase,
+                sampling=configuration.request,
             ) as running:
                 watched.attach(running.pids)
                 watched.phase("serving")
