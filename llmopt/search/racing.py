@@ -1,9 +1,9 @@
 """Racing: few items first, more for those who deserve them; losers dropped by tests that allow peeking.
 
-Every candidate answers the same items in the same order, block by block, and is compared with the incumbents (the best,
-or with several objectives the current front) after each. It is dropped when it loses to one incumbent in *every*
-objective, or when it can no longer reach a floor or keep a ceiling. What is dropped here keeps its running mean, marked
-by its fidelity; the final verdict uses other items.
+Every candidate answers the same items in the same order and is compared with the incumbents (the best, or with several
+objectives the current front) at each rung: few answers first, more for those who are still in. It is dropped when it
+loses to one incumbent in *every* objective, or when it can no longer reach a floor or keep a ceiling. What is dropped
+here keeps its running mean, marked by its fidelity; the final verdict uses other items.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from llmopt.measure.timing import e2e_s, ttft_s
 from llmopt.search.evidence import (
     log_e_losing,
     log_e_mean_below,
@@ -22,14 +23,26 @@ from llmopt.search.evidence import (
 from llmopt.search.grid import seeded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from llmopt.records import Item
+    from llmopt.objective import Constraint, Objective
+    from llmopt.records import Item, Sample, Score
 
-__all__ = ["Answers", "Decision", "Race", "SlowLimit", "block_order", "rungs"]
+__all__ = ["Answers", "Decision", "Race", "Referee", "SlowLimit", "answers_of", "block_order", "race_for", "rungs"]
 
 ALPHA = 0.10
 """At most so often an equal candidate is dropped, over all looks together; in simulation it is 4 %."""
+
+FIRST_RUNG = 8
+"""Fewer answers than this drop nobody: eight losses in eight are the least that is evidence."""
+
+RUNG_FACTOR = 1.25
+"""Rungs lie close together: looking often costs nothing, and a loser is dropped sooner."""
+
+_RACED = {"quality": "quality", "answers_per_minute": "speed"}
+"""Objectives whose loss can be read from single answers. With any other objective nobody is dropped for losing."""
+
+_TIMES = {"ttft": "first_token_s", "e2e": "seconds"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +74,8 @@ class Decision:
     items: int = 0
 
 
-def rungs(total: int, *, first: int = 16, factor: float = 2.0) -> tuple[int, ...]:
-    """How many items a candidate has answered at each look: ``first``, doubled each time, and all of them."""
+def rungs(total: int, *, first: int = FIRST_RUNG, factor: float = RUNG_FACTOR) -> tuple[int, ...]:
+    """How many items a candidate has answered at each look: ``first``, ``factor`` times as many each time, and all."""
     sizes: list[int] = []
     size = float(max(first, 1))
     while round(size) < total:
@@ -156,3 +169,53 @@ def _log_e_worse_quality(candidate: Mapping[str, float], incumbent: Mapping[str,
 
 def _exp(log_e: float) -> float:
     return math.exp(min(log_e, 700.0))
+
+
+def answers_of(samples: Iterable[Sample], scores: Iterable[Score]) -> Answers:
+    """What a race compares of measured answers; a failed request is no answer in quality and has no time."""
+    quality: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    first_token_s: dict[str, float] = {}
+    for sample, score in zip(samples, scores, strict=True):
+        if score.counted:
+            quality.setdefault(sample.item_id, score.value)
+        for found, time_s in ((seconds, e2e_s(sample)), (first_token_s, ttft_s(sample))):
+            if time_s is not None:
+                found.setdefault(sample.item_id, time_s)
+    return Answers(quality=quality, seconds=seconds, first_token_s=first_token_s)
+
+
+def race_for(objectives: Sequence[Objective], limits: Sequence[Constraint]) -> Race:
+    """The rules that follow from a study's goal and limits."""
+    raced = tuple(_RACED[o.name] for o in objectives if o.name in _RACED)
+    floors = [limit.limit for limit in limits if limit.metric.name == "quality" and not limit.upper]
+    ceilings = []
+    for limit in limits:
+        stage, _, percentile = limit.metric.name.partition("_p")
+        if limit.upper and stage in _TIMES and percentile:
+            share = int(percentile) / 100
+            ceilings.append(SlowLimit(of=_TIMES[stage], share=share, limit_s=limit.limit / 1000))
+    return Race(
+        objectives=raced if len(raced) == len(objectives) else (),
+        quality_floor=max(floors, default=None),
+        slow_limits=tuple(ceilings),
+    )
+
+
+class Referee:
+    """Judges one running candidate at each rung; ``incumbents`` answered the same items in the same order."""
+
+    def __init__(self, race: Race, incumbents: Sequence[Answers], *, items: int) -> None:
+        self._race = race
+        self._incumbents = tuple(incumbents)
+        self._rungs = set(rungs(items)[:-1])  # after the last answer there is nothing left to save
+        self._samples: list[Sample] = []
+        self._scores: list[Score] = []
+
+    def answered(self, sample: Sample, score: Score) -> Decision:
+        """Take one more answer into account."""
+        self._samples.append(sample)
+        self._scores.append(score)
+        if len(self._samples) not in self._rungs:
+            return Decision(drop=False, items=len(self._samples))
+        return self._race.judge(answers_of(self._samples, self._scores), self._incumbents)

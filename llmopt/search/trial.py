@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -22,6 +22,7 @@ from llmopt.measure.quality import quality, score
 from llmopt.measure.slo import Slo
 from llmopt.measure.validity import CoLoadWatch, certify
 from llmopt.measure.warmup import WarmUpRule, warm_up
+from llmopt.messages import t
 from llmopt.records import (
     Configuration,
     Dataset,
@@ -41,8 +42,9 @@ from llmopt.workload.prompts import render
 if TYPE_CHECKING:
     from llmopt.engines.launch import RunningEngine
     from llmopt.hardware.supervision import WatchedLaunch
+    from llmopt.search.racing import Decision
 
-__all__ = ["Bench", "EngineHost", "Failed", "Hosted", "TrialResult", "Workload", "request_for"]
+__all__ = ["Bench", "EngineHost", "Failed", "Hosted", "Referee", "TrialResult", "Workload", "places", "request_for"]
 
 WARM_UP = WarmUpRule(requests=4, seconds=1.0, cap_s=2.0, span_s=0.75, drift=0.25, spread=0.4)
 """Once a launch: readiness has already had a real completion; this pages weights in and fills every slot."""
@@ -57,6 +59,14 @@ class Hosted:
     memory: WatchedLaunch
     out_of_memory: asyncio.Event
     """Set when memory became critical: the trial ends as infeasible."""
+
+
+class Referee(Protocol):
+    """Watches a running trial; says after each answer whether it may stop."""
+
+    def answered(self, sample: Sample, score: Score) -> Decision:
+        """Take one more answer into account."""
+        ...
 
 
 class EngineHost(Protocol):
@@ -112,6 +122,8 @@ class TrialResult:
     failed: Failed | None = None
     failure: Failure | None = None
     """The same as classified, for advice; not kept on disk."""
+    fidelity: float = 1.0
+    """Share of the items that were answered: below 1 only where the trial was raced out."""
     launch_s: float = 0.0
     warmup_s: float = 0.0
     measure_s: float = 0.0
@@ -162,13 +174,40 @@ class Bench:
         *,
         on_sample: OnSample | None = None,
         fresh: bool = False,
+        referee: Referee | None = None,
     ) -> TrialResult:
         """Measure ``configuration`` on ``items``; an engine that cannot do it becomes a result, not an exception.
 
-        ``fresh`` restarts the engine even where the launch settings already run.
+        ``fresh`` restarts the engine even where the launch settings already run. A ``referee`` may end the trial early:
+        it is then raced out, with what was measured so far.
         """
+        asked = [_Asked(configuration, items, self._work, referee)]
+        (found,) = await self._run(asked, items, on_sample, fresh=fresh)
+        return found
+
+    async def run_together(
+        self,
+        configurations: Sequence[Configuration],
+        items: Sequence[Item],
+        *,
+        on_sample: OnSample | None = None,
+        fresh: bool = False,
+        referees: Sequence[Referee] = (),
+    ) -> list[TrialResult]:
+        """Measure several request settings of one launch at once: quality only, never a speed.
+
+        An item is asked of all of them before the next one. Time is shared out evenly; the launch is the first one's.
+        """
+        given = referees or [None] * len(configurations)
+        asked = [_Asked(c, items, self._work, r) for c, r in zip(configurations, given, strict=True)]
+        return await self._run(asked, items, on_sample, fresh=fresh)
+
+    async def _run(
+        self, asked: Sequence[_Asked], items: Sequence[Item], on_sample: OnSample | None, *, fresh: bool
+    ) -> list[TrialResult]:
         began_s = time.monotonic()
         launch_s = warmup_s = 0.0
+        configuration = asked[0].configuration
         try:
             restarted = fresh or self._launch_key != configuration.launch_key or self._host.remembers(configuration)
             if restarted:
@@ -183,23 +222,20 @@ class Bench:
                     await warm_up(client, self._warmup_requests(configuration), self._work.load, rule=WARM_UP)
                     warmup_s = time.monotonic() - before_s
                 before_s = time.monotonic()
-                measurement, samples, scores = await self._measure(client, hosted, configuration, items, on_sample)
-                measure_s = time.monotonic() - before_s
+                if len(asked) == 1:
+                    found = [await self._measure(client, hosted, asked[0], items, on_sample)]
+                else:
+                    found = await self._measure_together(client, hosted, asked, items, on_sample)
+                measure_s = (time.monotonic() - before_s) / len(asked)
             hosted.engine.check()
         except DoesNotFit as error:
-            return TrialResult(outcome=Outcome.INFEASIBLE, failed=_failed(error), launch_s=launch_s)
+            ended = TrialResult(outcome=Outcome.INFEASIBLE, failed=_failed(error), launch_s=launch_s)
+            return [ended] * len(asked)
         except EngineError as error:
             await self._stop_after_failure()
-            return _ended(error, configuration, launch_s=launch_s, warmup_s=warmup_s)
-        return TrialResult(
-            outcome=Outcome.DONE,
-            measurement=measurement,
-            samples=samples,
-            scores=scores,
-            launch_s=launch_s,
-            warmup_s=warmup_s,
-            measure_s=measure_s,
-        )
+            return [_ended(error, one.configuration, launch_s=launch_s, warmup_s=warmup_s) for one in asked]
+        found[0] = replace(found[0], launch_s=launch_s, warmup_s=warmup_s)
+        return [replace(result, measure_s=measure_s) for result in found]
 
     async def _switch(self, configuration: Configuration) -> None:
         await self.stop()
@@ -219,37 +255,155 @@ class Bench:
         return [request_for(item, configuration.request, short, extra) for item in self._work.warmup_items]
 
     async def _measure(
-        self,
-        client: Client,
-        hosted: Hosted,
-        configuration: Configuration,
-        items: Sequence[Item],
-        on_sample: OnSample | None,
-    ) -> tuple[Measurement, tuple[Sample, ...], tuple[Score, ...]]:
+        self, client: Client, hosted: Hosted, asked: _Asked, items: Sequence[Item], on_sample: OnSample | None
+    ) -> TrialResult:
         work = self._work
-        extra = self._host.request_extra(configuration)
-        requests = [request_for(item, configuration.request, work, extra) for item in items]
+        extra = self._host.request_extra(asked.configuration)
+        requests = [request_for(item, asked.configuration.request, work, extra) for item in items]
+
+        def note(sample: Sample) -> None:
+            if on_sample is not None:
+                on_sample(sample)
+            asked.note(sample)
+
         watch = CoLoadWatch(hosted.engine.pids)
-        run = await drive(client, requests, work.load, on_sample=on_sample, stop=hosted.out_of_memory)
+        async with _either(hosted.out_of_memory, asked.decided) as stop:
+            run = await drive(client, requests, work.load, on_sample=note, stop=stop)
         co_load = watch.stop()
-        if hosted.out_of_memory.is_set():
-            raise DoesNotFit("memory.trial_ended", peak=f"{hosted.memory.trace().peak_bytes / 1e9:.2f}")
-        if not any(sample.ok for sample in run.samples):
-            hosted.engine.check()
-            raise client.explain(run.samples[0].error or "closed_early" if run.samples else "closed_early")
-        by_id = {item.id: item for item in items}
-        scores = tuple(score(by_id[s.item_id], s, language=work.dataset.language) for s in run.samples)
-        memory = Estimate(
-            value=float(hosted.memory.trace().peak_bytes), unit="B", n=1, method="peak of the process tree"
-        )
+        self._check_answers(client, hosted, run.samples)
+        scores = asked.scores(run.samples)
         certificate = certify(run, co_load=co_load)
         measurement = Measurement(
-            estimates={**speed(run, work.slo), **quality(items, scores), "memory_bytes": memory},
+            estimates={**speed(run, work.slo), **quality(items, scores), "memory_bytes": _peak(hosted)},
             valid=certificate.valid,
             warnings=certificate.warnings,
             certificate=certificate.to_json(),
         )
-        return measurement, run.samples, scores
+        return asked.result(measurement, run.samples, scores)
+
+    async def _measure_together(
+        self,
+        client: Client,
+        hosted: Hosted,
+        asked: Sequence[_Asked],
+        items: Sequence[Item],
+        on_sample: OnSample | None,
+    ) -> list[TrialResult]:
+        work = self._work
+        extra = self._host.request_extra(asked[0].configuration)
+
+        def requests() -> Iterator[Request]:
+            for item in items:
+                for place, one in enumerate(asked):
+                    if not one.decided.is_set():
+                        request = request_for(item, one.configuration.request, work, extra)
+                        yield replace(request, item_id=f"{place}:{item.id}")
+
+        samples: list[list[Sample]] = [[] for _ in asked]
+
+        def note(sample: Sample) -> None:
+            if on_sample is not None:
+                on_sample(sample)
+            place, _, item_id = sample.item_id.partition(":")
+            samples[int(place)].append(replace(sample, item_id=item_id))
+            asked[int(place)].note(samples[int(place)][-1])
+
+        streams = (work.load.streams or 1) * len(asked)
+        load = Load(streams=min(streams, max(places(asked[0].configuration), 1)), seed=work.load.seed)
+        await drive(client, requests(), load, on_sample=note, stop=hosted.out_of_memory)
+        self._check_answers(client, hosted, [sample for found in samples for sample in found])
+        results = []
+        for one, found in zip(asked, samples, strict=True):
+            scores = one.scores(found)
+            measurement = Measurement(estimates={**quality(items, scores), "memory_bytes": _peak(hosted)})
+            results.append(one.result(measurement, tuple(found), scores))
+        return results
+
+    @staticmethod
+    def _check_answers(client: Client, hosted: Hosted, samples: Sequence[Sample]) -> None:
+        """Raise DoesNotFit or EngineError where nothing that was measured may be believed."""
+        if hosted.out_of_memory.is_set():
+            raise DoesNotFit("memory.trial_ended", peak=f"{hosted.memory.trace().peak_bytes / 1e9:.2f}")
+        if not any(sample.ok for sample in samples):
+            hosted.engine.check()
+            raise client.explain(samples[0].error or "closed_early" if samples else "closed_early")
+
+
+class _Asked:
+    """One configuration under measurement: scores each answer as it comes and asks the referee."""
+
+    def __init__(
+        self, configuration: Configuration, items: Sequence[Item], work: Workload, referee: Referee | None
+    ) -> None:
+        self.configuration = configuration
+        self.decided = asyncio.Event()
+        """Set when the referee has ended the trial."""
+        self._items = {item.id: item for item in items}
+        self._language = work.dataset.language
+        self._referee = referee
+        self._decision: Decision | None = None
+        self._scores: dict[int, Score] = {}
+
+    def note(self, sample: Sample) -> None:
+        """One more answer came."""
+        if self._referee is None or self.decided.is_set():
+            return
+        decision = self._referee.answered(sample, self._score(sample))
+        if decision.drop:
+            self._decision = decision
+            self.decided.set()
+
+    def scores(self, samples: Sequence[Sample]) -> tuple[Score, ...]:
+        """The scores of all of its samples, each computed once."""
+        return tuple(self._score(sample) for sample in samples)
+
+    def _score(self, sample: Sample) -> Score:
+        if id(sample) not in self._scores:
+            self._scores[id(sample)] = score(self._items[sample.item_id], sample, language=self._language)
+        return self._scores[id(sample)]
+
+    def result(self, measurement: Measurement, samples: tuple[Sample, ...], scores: tuple[Score, ...]) -> TrialResult:
+        """The trial as it ended: in full, or raced out with the share of the items it answered."""
+        answered = len({sample.item_id for sample in samples})
+        if self._decision is None or answered == len(self._items):
+            return TrialResult(outcome=Outcome.DONE, measurement=measurement, samples=samples, scores=scores)
+        reason = self._decision.reason
+        return TrialResult(
+            outcome=Outcome.RACED_OUT,
+            measurement=measurement,
+            samples=samples,
+            scores=scores,
+            failed=Failed(id=reason, category="raced_out", text=t(reason)),
+            fidelity=answered / len(self._items),
+        )
+
+
+def places(configuration: Configuration) -> int:
+    """How many requests the engine works on at once under these launch settings; 1 where they do not say."""
+    launch = configuration.launch
+    return int(launch.get("slots") or launch.get("max_num_seqs") or 1)
+
+
+@asynccontextmanager
+async def _either(*events: asyncio.Event) -> AsyncIterator[asyncio.Event]:
+    """An event that is set as soon as one of ``events`` is."""
+    found = asyncio.Event()
+
+    async def follow(event: asyncio.Event) -> None:
+        await event.wait()
+        found.set()
+
+    # no task group: what is raised in the body must come out as it is
+    followers = [asyncio.ensure_future(follow(event)) for event in events]
+    try:
+        yield found
+    finally:
+        for follower in followers:
+            follower.cancel()
+
+
+def _peak(hosted: Hosted) -> Estimate:
+    return Estimate(value=float(hosted.memory.trace().peak_bytes), unit="B", n=1, method="peak of the process tree")
 
 
 def _ended(error: EngineError, configuration: Configuration, *, launch_s: float, warmup_s: float) -> TrialResult:

@@ -15,9 +15,10 @@ from llmopt.search.racing import Answers, Race, SlowLimit, block_order, rungs
 
 
 def test_rungs_double_up_to_everything():
-    assert rungs(100, first=16) == (16, 32, 64, 100)
+    assert rungs(100, first=16, factor=2) == (16, 32, 64, 100)
     assert rungs(10, first=16) == (10,)
-    assert rungs(64, first=16) == (16, 32, 64)
+    assert rungs(64, first=16, factor=2) == (16, 32, 64)
+    assert rungs(16) == (8, 10, 12, 16)
     assert rungs(0) == ()
 
 
