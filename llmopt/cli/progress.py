@@ -59,13 +59,13 @@ def line(event: Event) -> str | None:  # noqa: PLR0911 - one return for each kin
     if event.kind == "phase":
         return t(f"progress.phase_{data['name']}")
     if event.kind == "plan":
-        return t(
-            "progress.plan", **{**data, "limit": duration(data["limit_s"]), "reserve": duration(data["reserve_s"])}
-        )
+        return _plan(data)
     if event.kind == "trial_started":
         number, left = data["number"], duration(data.get("left_s"))
         return t("progress.trial_started", number=number, what=describe(data["settings"]), left=left)
     if event.kind == "trial_ended":
+        if data["outcome"] == "raced_out":
+            return t("progress.trial_raced", number=data["number"], items=data.get("items"), why=data.get("why"))
         if data["outcome"] != "done":
             return t("progress.trial_failed", number=data["number"], why=data.get("why") or data["outcome"])
         best = t("progress.new_best") if data.get("new_best") else ""
@@ -75,6 +75,19 @@ def line(event: Event) -> str | None:  # noqa: PLR0911 - one return for each kin
         left = duration(data.get("left_s"))
         return t("progress.confirm_pass", block=data["block"] + 1, blocks=data["blocks"], arm=arm, left=left)
     return None
+
+
+def _plan(data: Mapping[str, Any]) -> str:
+    finish = duration(data["finish_s"])
+    if "ended" in data:
+        return t("progress.plan_updated", **{**data, "finish": finish})
+    words = {"finish": finish, "limit": duration(data["limit_s"]), "reserve": duration(data["reserve_s"])}
+    text = t("progress.plan", **{**data, **words})
+    if data.get("quality") is None:
+        return text
+    quality = t("progress.plan_points", value=f"{100 * data['quality']:.0f}")
+    speed = "–" if data.get("speed") is None else f"{100 * data['speed']:.0f} %"
+    return f"{text} {t('progress.plan_resolution', quality=quality, speed=speed)}"
 
 
 class PlainLines:

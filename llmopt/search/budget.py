@@ -12,9 +12,10 @@ from llmopt.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llmopt.search.proposer import Costs
+    from llmopt.objective import Objective
+    from llmopt.search.proposer import Costs, Result
 
-__all__ = ["Budget", "Plan", "Prices", "Resolution", "make_plan", "parse_duration", "resolution", "unlikely_to_pay"]
+__all__ = ["Budget", "Plan", "Prices", "Progress", "Resolution", "make_plan", "parse_duration", "resolution"]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _UNITS |= {"초": 1.0, "분": 60.0, "시간": 3600.0, "일": 86400.0}
@@ -104,8 +105,8 @@ def make_plan(
 ) -> Plan:
     """The plan for what is left of a budget, the confirmation's time reserved first.
 
-    ``per_launch`` is how many trials share a launch on average. Raises UsageError where nothing was done yet and the
-    budget is too small for ``useful`` trials and their confirmation, naming the smallest useful one.
+    ``done`` trials ended already; ``per_launch`` is how many share a launch on average. Raises UsageError where none
+    did and the budget is too small for ``useful`` trials and their confirmation, naming the smallest useful one.
     """
     each = CAUTION * (prices.launch_s / max(per_launch, 1.0) + prices.measure_s)
     confirm_s = CAUTION * prices.confirm_s
@@ -158,22 +159,46 @@ def resolution(*, items: int, pairs: int, discordance: float = 0.25, speed_noise
     return Resolution(quality=quality, speed=speed)
 
 
-def unlikely_to_pay(
-    gains: Sequence[float], *, noise: float = 0.0, expected_gain: float | None = None, patience: int = _PATIENCE
-) -> bool:
-    """Whether another trial is unlikely to be worth it.
+class Progress:
+    """Whether trials still gain anything: of each, whether it came further than all before it by as much as matters.
 
-    ``gains`` are the trials' first objective, more being better, in order; ``expected_gain`` is what the model expects
-    of the best next trial, relative to the best so far. Without a model, a long run without progress decides: of m
-    trials since the best, the chance that the next is a new best is about 1 / (m + 1).
+    With several objectives a trial gains where no earlier one is at least about as good in all of them.
     """
-    if not gains:
-        return False
-    best = max(gains)
-    little = max(_LITTLE, noise) * abs(best)
-    # the first trial that came as near to the best as matters
-    reached = next(i for i, gain in enumerate(gains) if gain >= best - little)
-    since = len(gains) - 1 - reached
-    if expected_gain is not None:
-        return since >= patience // 2 and expected_gain < max(_LITTLE, noise) / 2
-    return since >= max(patience, 2 * reached)
+
+    def __init__(self, objectives: Sequence[Objective], *, noise: float = 0.0, patience: int = _PATIENCE) -> None:
+        self._objectives = tuple(objectives)
+        self._little = max(_LITTLE, noise)
+        self._patience = patience
+        self._front: list[tuple[float, ...]] = []
+        self._reached = 0
+        self._trials = 0
+
+    def note(self, result: Result) -> None:
+        """One more trial ended; one without a measurement counts for nothing."""
+        if result.objectives is None:
+            return
+        self._trials += 1
+        if result.fidelity < 1 or any(violation > 0 for violation in result.violations or ()):
+            return
+        gains = tuple(_scaled(o, value) for o, value in zip(self._objectives, result.objectives, strict=True))
+        if any(all(old >= new - self._little for old, new in zip(known, gains, strict=True)) for known in self._front):
+            return
+        self._front.append(gains)
+        self._reached = self._trials - 1
+
+    def stalled(self, *, expected_gain: float | None = None) -> bool:
+        """Whether another trial is unlikely to be worth it.
+
+        ``expected_gain`` is what the model expects of the best next trial, relative to the best so far. Without a
+        model, a long run without progress decides: of m trials since the best, the chance that the next is a new best
+        is about 1 / (m + 1).
+        """
+        since = self._trials - 1 - self._reached
+        if expected_gain is not None:
+            return since >= self._patience // 2 and expected_gain < self._little / 2
+        return since >= max(self._patience, 2 * self._reached)
+
+
+def _scaled(objective: Objective, value: float) -> float:
+    """More is better, and equal steps matter equally: shares as they are, sizes and times by their logarithm."""
+    return objective.gain(value if objective.kind == "share" else math.log(max(value, 1e-9)))

@@ -142,20 +142,9 @@ class _Conductor:
         return 0 if self._exhausted else trials - self._score.started
 
     def _proposals(self, most: int) -> list[Proposal]:
-        """Proposals that share a launch; one that needs another is put back."""
-        first = self._coordinator.ask()
-        if first is None:
-            self._exhausted = True
-            return []
-        found, key = [first], first.configuration.launch_key
-        while len(found) < most:
-            following = self._coordinator.ask(key)
-            if following is None:
-                break
-            if following.configuration.launch_key != key:
-                self._coordinator.put_back(following)
-                break
-            found.append(following)
+        """Proposals that share a launch."""
+        found = self._coordinator.ask_group(most=most)
+        self._exhausted = not found
         return found
 
     def _begin(self, proposals: list[Proposal], *, attempt: int) -> None:

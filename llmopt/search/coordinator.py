@@ -12,7 +12,7 @@ from llmopt.search.grid import Grid, Random
 from llmopt.search.proposer import Costs, PastTrial, Prior, Proposal, Proposer, Question, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from llmopt.objective import Objective
     from llmopt.records import Configuration, SettingValue
@@ -101,6 +101,32 @@ class Coordinator:
         self._visits[configuration.launch_key] = self._visits.get(configuration.launch_key, 0) + 1
         return proposal
 
+    def ask_group(
+        self,
+        running_launch_key: str | None = None,
+        *,
+        most: int,
+        at_most: Callable[[Configuration], int] | None = None,
+    ) -> list[Proposal]:
+        """Up to ``most`` proposals that share a launch; empty where the space is used up.
+
+        ``at_most`` limits the group by what its launch settings allow.
+        """
+        first = self.ask(running_launch_key)
+        if first is None:
+            return []
+        found, key = [first], first.configuration.launch_key
+        count = most if at_most is None else min(most, at_most(first.configuration))
+        while len(found) < count:
+            following = self.ask(key)
+            if following is None:
+                break
+            if following.configuration.launch_key != key:
+                self.put_back(following)
+                break
+            found.append(following)
+        return found
+
     def put_back(self, proposal: Proposal) -> None:
         """Undo an ``ask``: the proposal will be the next one."""
         key, launch_key = proposal.configuration.key, proposal.configuration.launch_key
@@ -154,6 +180,11 @@ class Coordinator:
         return Costs(
             launch_s=sum(recent_launches) / len(recent_launches), measure_s=sum(recent_measures) / len(recent_measures)
         )
+
+    @property
+    def per_launch(self) -> float:
+        """Measurements for each launch so far; 1 before there was any."""
+        return max(len(self._measure_s), 1) / max(len(self._launch_s), 1)
 
     # ── the order ──────────────────────────────────────────────────────────────────────────────────────────────────
 

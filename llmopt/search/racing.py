@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llmopt.measure.timing import e2e_s, ttft_s
+from llmopt.objective import pareto_front
 from llmopt.search.evidence import (
     log_e_losing,
     log_e_mean_below,
@@ -27,8 +28,20 @@ if TYPE_CHECKING:
 
     from llmopt.objective import Constraint, Objective
     from llmopt.records import Item, Sample, Score
+    from llmopt.search.proposer import Result
 
-__all__ = ["Answers", "Decision", "Race", "Referee", "SlowLimit", "answers_of", "block_order", "race_for", "rungs"]
+__all__ = [
+    "Answers",
+    "Decision",
+    "Incumbents",
+    "Race",
+    "Referee",
+    "SlowLimit",
+    "answers_of",
+    "block_order",
+    "race_for",
+    "rungs",
+]
 
 ALPHA = 0.10
 """At most so often an equal candidate is dropped, over all looks together; in simulation it is 4 %."""
@@ -38,6 +51,8 @@ FIRST_RUNG = 8
 
 RUNG_FACTOR = 1.25
 """Rungs lie close together: looking often costs nothing, and a loser is dropped sooner."""
+
+MOST_INCUMBENTS = 6
 
 _RACED = {"quality": "quality", "answers_per_minute": "speed"}
 """Objectives whose loss can be read from single answers. With any other objective nobody is dropped for losing."""
@@ -200,6 +215,28 @@ def race_for(objectives: Sequence[Objective], limits: Sequence[Constraint]) -> R
         quality_floor=max(floors, default=None),
         slow_limits=tuple(ceilings),
     )
+
+
+class Incumbents:
+    """The trials to be beaten: the best, or with several objectives the front, with their answers."""
+
+    def __init__(self, objectives: Sequence[Objective]) -> None:
+        self._objectives = tuple(objectives)
+        self._front: list[tuple[tuple[float, ...], Answers]] = []
+
+    def add(self, result: Result, answers: Answers) -> None:
+        """Take in a trial that was measured in full; one outside the limits is nobody's rival."""
+        if result.objectives is None or any(violation > 0 for violation in result.violations or ()):
+            return
+        everything = [*self._front, (result.objectives, answers)]
+        front = pareto_front([values for values, _ in everything], self._objectives)
+        # of a long front the newest stay: every one more makes each a weaker test
+        self._front = [everything[i] for i in front][-MOST_INCUMBENTS:]
+
+    @property
+    def answers(self) -> list[Answers]:
+        """What a candidate is compared with."""
+        return [answers for _, answers in self._front]
 
 
 class Referee:

@@ -102,6 +102,7 @@ class History:
         self._objectives = tuple(objectives)
         self._encoder = Encoder(space)
         self._studies = []
+        self.names: tuple[str, ...] = ()
         for study in studies:
             weight = similarity(study.circumstances, now)
             measured = [(c, r.objectives) for c, r in study.trials if r.objectives is not None]
@@ -112,6 +113,7 @@ class History:
                 [[transformed(o, v) for o, v in zip(objectives, values, strict=True)] for _, values in measured]
             )
             self._studies.append((weight, rows, gains - gains.mean(axis=0)))
+            self.names = (*self.names, study.name)
         self.used = len(self._studies)
 
     def predict(self, configuration: Configuration) -> Prediction | None:

@@ -198,7 +198,7 @@ class Bench:
 
         An item is asked of all of them before the next one. Time is shared out evenly; the launch is the first one's.
         """
-        given = referees or [None] * len(configurations)
+        given: Sequence[Referee | None] = referees or [None] * len(configurations)
         asked = [_Asked(c, items, self._work, r) for c, r in zip(configurations, given, strict=True)]
         return await self._run(asked, items, on_sample, fresh=fresh)
 

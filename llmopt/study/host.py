@@ -12,8 +12,8 @@ from llmopt.engines.base import Engine
 from llmopt.engines.launch import Phase, RunningEngine, launch
 from llmopt.hardware.levels import LevelChange, MemoryLimits
 from llmopt.hardware.supervision import LaunchMemory
-from llmopt.models.memory_fit import memory_fit
-from llmopt.records import Configuration, Hardware, ModelInfo, Task
+from llmopt.models.memory_fit import MemoryFit, memory_fit
+from llmopt.records import Configuration, Hardware, ModelInfo, Settings, Task
 from llmopt.runtime.guardian import Guardian
 from llmopt.search.trial import Hosted
 
@@ -59,7 +59,9 @@ class StudyHost:
     @asynccontextmanager
     async def launch(self, configuration: Configuration) -> AsyncIterator[Hosted]:
         """A ready engine with its memory watched; raises DoesNotFit before anything is started."""
-        self._admit(configuration)
+        misfit = self.misfit(configuration.launch)
+        if misfit is not None:
+            raise misfit.error()
         actions = _Actions(asyncio.get_running_loop())
         async with self.memory.around(self.model.name, actions=actions) as watched:
             if self._on_level is not None:
@@ -78,10 +80,11 @@ class StudyHost:
                 actions.engine = running
                 yield Hosted(engine=running, memory=watched, out_of_memory=actions.out_of_memory)
 
-    def _admit(self, configuration: Configuration) -> None:
-        fit = memory_fit(self.engine.name, self.model, configuration.launch, self.hardware, self.task)
-        if fit.fits is False or (self._safe and fit.needed_bytes > SAFE_SHARE * fit.available_bytes):
-            raise fit.error()
+    def misfit(self, settings: Settings) -> MemoryFit | None:
+        """Why launch settings cannot fit into memory; None where they do or where nobody knows."""
+        fit = memory_fit(self.engine.name, self.model, settings, self.hardware, self.task)
+        too_much = fit.fits is False or (self._safe and fit.needed_bytes > SAFE_SHARE * fit.available_bytes)
+        return fit if too_much else None
 
 
 class _Actions:

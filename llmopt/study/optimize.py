@@ -17,6 +17,7 @@ from llmopt.report.writing import write_report
 from llmopt.runtime.locks import measuring_lock
 from llmopt.store.database import Store
 from llmopt.study.events import Event, Listener, silent
+from llmopt.study.knowledge import as_plain, circumstances
 from llmopt.study.prepare import Prepared, prepare
 from llmopt.study.request import StudyRequest
 from llmopt.study.result import build_result
@@ -148,7 +149,7 @@ def _begin(store: Store, prepared: Prepared, name: str, study_id: int | None) ->
         return study_id
     return store.create_study(
         name,
-        prepared.request.to_spec(),
+        {**prepared.request.to_spec(), "circumstances": as_plain(circumstances(prepared))},
         fingerprint=prepared.fingerprint,
         model=prepared.model.name,
         engine=prepared.engine.name,

@@ -79,11 +79,12 @@ class Recorder:
             score=gain,
             failure=asdict(result.failed) if result.failed else None,
             samples=name,
+            fidelity=result.fidelity,
             launch_s=result.launch_s,
             warmup_s=result.warmup_s,
             measure_s=result.measure_s,
         )
-        if result.failed is not None:
+        if result.failed is not None and result.outcome is not Outcome.RACED_OUT:
             failed = result.failed
             self.store.history.record_error(
                 failed.id,
@@ -100,12 +101,13 @@ class Recorder:
         self.store.finish_trial(self.study_id, number, Outcome.ABANDONED)
 
     @contextmanager
-    def running(self, number: int) -> Iterator[None]:
-        """A trial that leaves by an exception is recorded as abandoned."""
+    def running(self, *numbers: int) -> Iterator[None]:
+        """Trials that are left by an exception are recorded as abandoned."""
         try:
             yield
         except BaseException:
-            self.abandoned(number)
+            for number in numbers:
+                self.abandoned(number)
             raise
 
     def recorded(self, block: int, arm: Arm, result: TrialResult) -> None:
@@ -176,6 +178,7 @@ def result_of(result: TrialResult, objectives: Sequence[Objective], constraints:
         outcome=result.outcome,
         objectives=values,
         violations=violations,
+        fidelity=result.fidelity,
         launch_s=result.launch_s or None,
         warmup_s=result.warmup_s,
         measure_s=result.measure_s or None,
@@ -196,6 +199,7 @@ def trial_result(row: TrialRow, folder: Path) -> TrialResult:
         samples=tuple(samples),
         scores=tuple(scores),
         failed=Failed(**row.failure) if row.failure else None,
+        fidelity=row.fidelity,
         launch_s=row.launch_s or 0.0,
         warmup_s=row.warmup_s or 0.0,
         measure_s=row.measure_s or 0.0,

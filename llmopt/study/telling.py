@@ -7,7 +7,7 @@ from typing import Any
 
 from llmopt.hardware.levels import LevelChange
 from llmopt.objective import Objective
-from llmopt.records import Configuration, Measurement, Sample
+from llmopt.records import Configuration, Measurement, Outcome, Sample
 from llmopt.search.proposer import Result
 from llmopt.search.trial import TrialResult
 from llmopt.study.events import Event, Listener
@@ -43,11 +43,12 @@ class Teller:
         data: dict[str, Any] = {
             "number": number,
             "outcome": result.outcome.value,
+            "share": result.fidelity,
             **{name: measurement.value(name) if measurement else None for name in SHOWN},
             "items": accuracy.n if accuracy else 0,
             "why": result.failed.text if result.failed else None,
             "warnings": list(measurement.warnings) if measurement else [],
-            "new_best": self.is_new_best(measurement, told),
+            "new_best": result.outcome is Outcome.DONE and self.is_new_best(measurement, told),
             "left_s": left_s,
         }
         self.say(Event(kind="trial_ended", data=data))

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmopt.errors import UsageError
-from llmopt.search.budget import Budget, Prices, make_plan, parse_duration, resolution, unlikely_to_pay
-from llmopt.search.proposer import Costs
+from llmopt.objective import parse_objectives
+from llmopt.records import Outcome
+from llmopt.search.budget import Budget, Prices, Progress, make_plan, parse_duration, resolution
+from llmopt.search.proposer import Costs, Result
 
 PRICES = Prices(launch_s=10.0, measure_s=20.0, confirm_s=100.0)
 
@@ -113,26 +115,61 @@ def test_resolution_matches_known_power():
     assert resolution(items=10, pairs=4).speed is None
 
 
+SPEED = parse_objectives("answers_per_minute")
+BOTH = parse_objectives("quality,answers_per_minute")
+
+
+def after(values, objectives=SPEED, **options) -> Progress:
+    progress = Progress(objectives, **options)
+    for value in values:
+        figures = value if isinstance(value, tuple) else (value,)
+        progress.note(Result(outcome=Outcome.DONE, objectives=figures))
+    return progress
+
+
 def test_a_search_that_still_progresses_goes_on():
-    assert not unlikely_to_pay([])
-    assert not unlikely_to_pay([float(n) for n in range(1, 60)])
-    assert not unlikely_to_pay([1.0] + [0.5] * 8)
+    assert not after([]).stalled()
+    assert not after(float(n) for n in range(1, 60)).stalled()
+    assert not after([1.0] + [0.5] * 8).stalled()
 
 
 def test_a_search_that_stands_still_stops():
-    assert unlikely_to_pay([1.0, 5.0] + [4.0] * 14)
-    assert unlikely_to_pay([-5.0, -1.0] + [-3.0] * 14)
+    assert after([1.0, 5.0] + [4.0] * 14).stalled()
+    latency = parse_objectives("ttft_p50")
+    assert after([5.0, 1.0] + [3.0] * 14, latency).stalled()
+
+
+def test_with_several_objectives_progress_is_what_nobody_had():
+    assert after([(0.5, 10.0)] + [(0.5, 9.0)] * 14, BOTH).stalled()
+    front = [(0.5, 10.0), *[(0.5 + 0.02 * n, 10.0 - 0.3 * n) for n in range(1, 15)]]
+    assert not after(front, BOTH).stalled()
+    assert after([*front, *[(0.5, 9.0)] * 40], BOTH).stalled()
 
 
 def test_progress_within_the_noise_is_no_progress():
     source = random.Random(1)
-    gains = [100.0] + [100.0 + source.uniform(-2, 2) for _ in range(20)]
-    assert unlikely_to_pay(gains, noise=0.05)
-    assert not unlikely_to_pay([*gains, 110.0], noise=0.05)
+    values = [100.0] + [100.0 + source.uniform(-2, 2) for _ in range(20)]
+    assert after(values, noise=0.05).stalled()
+    assert not after([*values, 110.0], noise=0.05).stalled()
+
+
+def test_many_small_steps_are_progress_in_the_end():
+    assert not after([100.0 * 1.004**n for n in range(40)]).stalled()
+
+
+def test_what_broke_a_limit_or_was_raced_out_is_no_progress_and_what_failed_counts_for_nothing():
+    progress = after([100.0])
+    for _ in range(14):
+        progress.note(Result(outcome=Outcome.FAILED))
+    assert not progress.stalled()
+    for _ in range(7):
+        progress.note(Result(outcome=Outcome.DONE, objectives=(200.0,), violations=(0.1,)))
+        progress.note(Result(outcome=Outcome.RACED_OUT, objectives=(200.0,), fidelity=0.5))
+    assert progress.stalled()
 
 
 def test_a_model_that_expects_something_is_heard():
-    gains = [1.0, 5.0] + [4.0] * 8
-    assert unlikely_to_pay(gains, expected_gain=0.001)
-    assert not unlikely_to_pay([1.0, 5.0] + [4.0] * 30, expected_gain=0.1)
-    assert not unlikely_to_pay([1.0, 5.0, 4.0], expected_gain=0.0)
+    values = [1.0, 5.0] + [4.0] * 8
+    assert after(values).stalled(expected_gain=0.001)
+    assert not after([1.0, 5.0] + [4.0] * 30).stalled(expected_gain=0.1)
+    assert not after([1.0, 5.0, 4.0]).stalled(expected_gain=0.0)

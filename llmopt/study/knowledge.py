@@ -1,0 +1,100 @@
+"""What is known before the first trial: earlier studies of something similar, and what the predictor foretells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from llmopt.objective import Constraint, Objective, objective_values
+from llmopt.records import Measurement, Outcome
+from llmopt.search.proposer import Prior, Proposal, Result
+from llmopt.search.space import Space
+from llmopt.search.transfer import Circumstances, Earlier, History, first_trials
+from llmopt.store.database import Store
+from llmopt.store.rows import StudyRow, TrialRow
+from llmopt.study.prepare import Prepared
+
+__all__ = ["Knowledge", "as_plain", "circumstances", "gather"]
+
+MOST_STUDIES = 50
+MOST_TRIALS = 200
+"""Of one earlier study: its best and its newest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knowledge:
+    """What the search is given: first trials, and priors that are never trusted over a measurement."""
+
+    priors: tuple[Prior, ...] = ()
+    first: tuple[Proposal, ...] = ()
+    studies: tuple[str, ...] = ()
+    """Names of the earlier studies that had a say."""
+
+
+def circumstances(prepared: Prepared) -> Circumstances:
+    """What this study runs on, as later studies compare it."""
+    model, hardware = prepared.model, prepared.hardware
+    devices = ", ".join(device.name for device in hardware.devices)
+    return Circumstances(
+        engine=prepared.engine.name,
+        engine_version=prepared.engine.installation().version or "",
+        model=model.sha256 or model.name,
+        architecture=model.architecture or "",
+        parameters=model.parameters,
+        quantization=model.quantization or "",
+        hardware=hardware.fingerprint,
+        processor=devices or hardware.cpu.model,
+        dataset=prepared.dataset.fingerprint,
+        streams=prepared.work.load.streams,
+    )
+
+
+def gather(prepared: Prepared, store: Store, study_id: int, *, space: Space, limits: Sequence[Constraint]) -> Knowledge:
+    """Everything that is known for this study from others of this workspace."""
+    now, objectives = circumstances(prepared), prepared.goal.objectives
+    earlier = _earlier(store, study_id, objectives, limits)
+    history = History(space, objectives, earlier, now)
+    return Knowledge(
+        priors=(history,) if history.used else (),
+        first=tuple(first_trials(space, objectives, earlier, now)),
+        studies=history.names,
+    )
+
+
+def _earlier(
+    store: Store, study_id: int, objectives: Sequence[Objective], limits: Sequence[Constraint]
+) -> list[Earlier]:
+    found = []
+    for row in store.studies(limit=MOST_STUDIES):
+        ran_on = _circumstances_of(row)
+        if row.id == study_id or ran_on is None:
+            continue
+        rows = store.best_and_newest(row.id, limit=MOST_TRIALS)
+        trials = tuple((one.configuration, _judged(one, objectives, limits)) for one in rows)
+        found.append(Earlier(name=row.name, circumstances=ran_on, trials=trials))
+    return found
+
+
+def _circumstances_of(row: StudyRow) -> Circumstances | None:
+    """As recorded with the study; None for benchmarks, comparisons and studies of an older version."""
+    recorded: Any = row.spec.get("circumstances")
+    if not isinstance(recorded, Mapping):
+        return None
+    known = {field.name for field in fields(Circumstances)}
+    return Circumstances(**{name: value for name, value in recorded.items() if name in known})
+
+
+def _judged(row: TrialRow, objectives: Sequence[Objective], limits: Sequence[Constraint]) -> Result:
+    """An earlier trial by this study's goal and limits; a raced-out one says too little."""
+    measured: Measurement | None = row.measurement if row.outcome is Outcome.DONE else None
+    return Result(
+        outcome=row.outcome,
+        objectives=objective_values(measured, objectives) if measured else None,
+        violations=tuple(limit.check(measured).point_violation for limit in limits) if measured else None,
+    )
+
+
+def as_plain(ran_on: Circumstances) -> dict[str, Any]:
+    """For the study's record."""
+    return asdict(ran_on)

@@ -1,0 +1,78 @@
+"""Runs trials on this machine: recorded when they begin and when they end, told to whoever follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmopt.records import Item
+from llmopt.search.proposer import Proposal, Result
+from llmopt.search.trial import Bench, Referee, TrialResult
+from llmopt.study.recorder import Recorder
+from llmopt.study.telling import Teller
+
+__all__ = ["Ended", "TrialRunner"]
+
+Ended = tuple[int, TrialResult, Result]
+"""A trial's number, how it ended, and what the search is to be told of it."""
+
+
+class TrialRunner:
+    """One study's trials on one bench; ``items`` are asked in the same order in every trial."""
+
+    def __init__(
+        self, bench: Bench, recorder: Recorder, teller: Teller, items: Sequence[Item], *, fresh: bool = False
+    ) -> None:
+        self.bench = bench
+        self.items = tuple(items)
+        self._recorder = recorder
+        self._teller = teller
+        self._fresh = fresh
+
+    async def run(
+        self, proposal: Proposal, *, phase: str, left_s: float | None, referee: Referee | None = None
+    ) -> Ended:
+        """Try one proposal."""
+        number = self._started(proposal, phase, left_s)
+        with self._recorder.running(number):
+            result = await self.bench.run(
+                proposal.configuration,
+                self.items,
+                on_sample=self._teller.counting(len(self.items)),
+                fresh=self._fresh,
+                referee=referee,
+            )
+            told = self._recorder.finished(number, result)
+        self._teller.ended(number, result, told, left_s=left_s)
+        return number, result, told
+
+    async def run_together(
+        self, proposals: Sequence[Proposal], *, phase: str, left_s: float | None, referees: Sequence[Referee]
+    ) -> list[Ended]:
+        """Try several request settings of one launch at once."""
+        numbers = [self._started(proposal, phase, left_s) for proposal in proposals]
+        with self._recorder.running(*numbers):
+            results = await self.bench.run_together(
+                [proposal.configuration for proposal in proposals],
+                self.items,
+                on_sample=self._teller.counting(len(self.items) * len(proposals)),
+                fresh=self._fresh,
+                referees=referees,
+            )
+            ended = []
+            for number, result in zip(numbers, results, strict=True):
+                told = self._recorder.finished(number, result)
+                self._teller.ended(number, result, told, left_s=left_s)
+                ended.append((number, result, told))
+        return ended
+
+    def _started(self, proposal: Proposal, phase: str, left_s: float | None) -> int:
+        number = self._recorder.started(
+            proposal.configuration,
+            origin=proposal.origin,
+            phase=phase,
+            position=proposal.position,
+            derived_from=proposal.derived_from,
+            sampler=proposal.sampler,
+        )
+        self._teller.started(number, proposal.configuration, items=len(self.items), left_s=left_s)
+        return number
