@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "benchmark": "llmopt.cli.benchmark:command",
     "compare": "llmopt.cli.compare:command",
     "estimate": "llmopt.cli.estimate:command",
+    "serve": "llmopt.cli.serve:command",
     "list": "llmopt.cli.listing:command",
     "clean": "llmopt.cli.clean:command",
     "export": "llmopt.cli.export:command",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llmopt.config.models import ModelConfigManager
     from llmopt.config.v1 import Conversion
     from llmopt.hardware.defaults import StartingDefault
+    from llmopt.predict.machine import MachineSpeed
     from llmopt.records import Hardware
 
 __all__ = ["OLD_FILE", "command"]
@@ -42,16 +43,24 @@ class Written:
 
 @click.command("init", help=t("cli.init.long"), short_help=t("cli.init.short"))
 @option("--auto-detect", key="init.auto_detect", is_flag=True)
+@option("--no-measure", key="init.no_measure", is_flag=True)
 @option("--force", key="init.force", is_flag=True)
 @option("--lang", key="opt.lang", type=click.Choice(LANGUAGES), default=None)
 @json_option
 @debug_option
 @click.pass_context
 def command(
-    ctx: click.Context, *, auto_detect: bool, force: bool, lang: str | None, as_json: bool, debug: bool
+    ctx: click.Context,
+    *,
+    auto_detect: bool,
+    no_measure: bool,
+    force: bool,
+    lang: str | None,
+    as_json: bool,
+    debug: bool,
 ) -> None:
-    """Probe, choose, say why, write."""
-    del auto_detect, debug  # detection is what init does, named or not
+    """Probe, measure (where asked to detect), choose, say why, write."""
+    del debug
     from llmopt.engines.registry import get_engine
     from llmopt.hardware.defaults import starting_defaults
     from llmopt.hardware.probe import probe
@@ -74,13 +83,40 @@ def command(
         values["lang"] = chosen
     written = _write(workspace, values, manager, converted, old if old.exists() else None)
     _say_found(output, hardware, rows, None if installed else engine)
+    speed = _measured(output, hardware) if auto_detect and not no_measure else None
     if broken:
         output.say(t("init.broken_settings", path=workspace.settings_file))
     _say_written(output, written, converted)
     if old.exists() and not force:
         output.say(t("init.old_found", path=OLD_FILE))
     output.say(t("init.next"))
-    output.data(_facts(hardware, rows, values, written, converted))
+    facts = _facts(hardware, rows, values, written, converted)
+    output.data({**facts, "measured": asdict(speed) if speed else None})
+
+
+def _measured(output: Output, hardware: Hardware) -> MachineSpeed | None:
+    """This machine's bandwidth and arithmetic, measured and kept; a machine where that fails is set up all the same."""
+    from llmopt.predict.machine import measure_machine, save_speed
+
+    output.say(t("init.measuring"))
+    try:
+        speed = measure_machine(max(1, int(hardware.cpu.usable_cores)))
+        path = save_speed(speed, hardware=hardware.fingerprint)
+    except LlmoptError as error:
+        output.say(str(error))
+        return None
+    output.say(
+        t(
+            "init.measured",
+            one=f"{speed.bandwidth_one / 1e9:.1f}",
+            all=f"{speed.bandwidth_all / 1e9:.1f}",
+            threads=speed.threads,
+            flops_one=f"{speed.flops_one / 1e9:.0f}",
+            flops_all=f"{speed.flops_all / 1e9:.0f}",
+            path=path,
+        )
+    )
+    return speed
 
 
 def _present(path: Path) -> tuple[dict[str, Any], bool]:

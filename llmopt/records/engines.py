@@ -94,6 +94,8 @@ class LaunchPlan:
     command: tuple[str, ...]
     """What a user would type to get the same engine (without our socket, key and worker)."""
     settings: Settings
+    command_here: tuple[str, ...] = ()
+    """``command`` with the very program that this machine has, where its name alone would not find it."""
     health_path: str = "/health"
     stdin: str | None = field(default=None, repr=False)
     """Text handed to the child's standard input (keys); never in argv or environment."""

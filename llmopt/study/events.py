@@ -19,6 +19,7 @@ EventKind = Literal[
     "trial_ended",
     "confirm_pass",
     "memory",  # level and bytes
+    "serving",  # an engine answers: address, key file, request settings, command, log
     "ended",  # the result
 ]
 

@@ -225,12 +225,14 @@ def configuration_of(configuration: Configuration) -> dict[str, Any]:
 
 
 def command_of(prepared: Prepared, configuration: Configuration) -> dict[str, Any]:
-    """The copyable launch command, and the request body fields that go with it."""
+    """The launch command as it works when copied here (and ``elsewhere``), and the request fields that go with it."""
     run = RunFolder(folder=Path(), endpoint=Endpoint(model=prepared.model.name, port=8080))
     plan = prepared.engine.plan(prepared.model, configuration.launch, run)
+    here = plan.command_here or plan.command
     return {
-        "line": shlex.join(plan.command),
-        "argv": list(plan.command),
+        "line": shlex.join(here),
+        "argv": list(here),
+        "elsewhere": shlex.join(plan.command),
         "env": dict(prepared.settings.engine_env),
         "engine": prepared.engine.name,
         "engine_version": prepared.engine.installation().version,

@@ -47,6 +47,7 @@ class CommandLine:
         weights = os.environ.get("LLMOPT_WEIGHTS_CACHE")
         ours = {
             "XDG_RUNTIME_DIR": str(self.runtime),
+            "XDG_STATE_HOME": str(self.runtime),
             "LLMOPT_HOME": str(self.folder),
             "LLMOPT_LOCK_FILE": str(self.runtime / "measuring.lock"),
             "LANG": "C.UTF-8",

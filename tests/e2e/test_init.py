@@ -18,7 +18,7 @@ def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("arguments", [("init",), ("init", "--auto-detect", "--lang", "ko")])
+@pytest.mark.parametrize("arguments", [("init",), ("init", "--auto-detect", "--no-measure", "--lang", "ko")])
 def test_it_says_what_it_found_and_writes_the_settings(cli, arguments):
     ran = cli.run(*arguments)
     assert ran.code == 0, ran.err
@@ -38,6 +38,10 @@ def test_json_has_every_default_with_its_reason(cli):
     assert all(row["reason"] for row in facts["defaults"])
     assert facts["hardware"]["memory_bytes"] > 0
     assert facts["settings"]["streams"] == 4
+    assert facts["measured"]["bandwidth_one"] > 1e8
+    assert facts["measured"]["flops_all"] > 1e8
+    again = cli.run("estimate", "qwen2.5-7b", "--engine", "llamacpp", "--json")
+    assert json.loads(again.out)["rows"][0]["at_most_tokens_per_s"] > 0  # what was measured is used
 
 
 def test_existing_settings_are_not_touched_without_force(cli):
