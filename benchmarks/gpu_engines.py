@@ -43,7 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--wheels", type=Path, help="folder of wheels to install into an environment made for this run")
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--hidden", type=int, default=1024)
-    parser.add_argument("--trials", type=int, default=6)
+    parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--cycles", type=int, default=20)
     parser.add_argument("--study-seconds", type=float, default=150.0)
     parser.add_argument("--seconds", type=float, default=225.0, help="no further launch begins after this")
@@ -187,7 +187,7 @@ def predictions(prepared, result: dict, workspace) -> dict:
     seen, prompts, answers = [], {}, []
     for trial in trials:
         c = trial["configuration"]
-        rows = list(read_samples(folder / trial["samples"]))
+        rows = list(read_samples(folder / "samples" / trial["samples"]))
         samples = [row.get("sample", row) for row in rows]
         prompt = statistics.mean(s["prompt_tokens"] for s in samples if s.get("prompt_tokens"))
         answer = statistics.mean(s["completion_tokens"] for s in samples if s.get("completion_tokens"))
