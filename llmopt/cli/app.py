@@ -126,6 +126,10 @@ def _refuse(error: LlmoptError, *, debug: bool) -> int:
 
         traceback.print_exc()
     click.echo(f"{t('cli.error')}: {error}", err=True)
+    if error.exit_code != EXIT_USAGE:
+        from llmopt.failures import explain_exception, get_history
+
+        get_history().record(explain_exception(error), where=" ".join(sys.argv[1:2]))
     return error.exit_code
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from llmopt.cli.measuring import DEFAULT_SAMPLES, check_load, measuring_options, prepare_dry_run, shown
+from llmopt.cli.measuring import DEFAULT_SAMPLES, check_load, measuring_options, shown
 from llmopt.cli.optimize import DEMO_DATASET
 from llmopt.cli.options import Output, option
 from llmopt.errors import UsageError
@@ -47,8 +47,6 @@ def command(as_json: bool, debug: bool, wait: bool, **given: Any) -> int:
         changes=read_pairs(given["changes"]),
         slo=given["slo"],
     )
-    if given["dry_run"]:
-        prepare_dry_run(request.study.dataset, request.study.seed, workspace)
     result = shown(
         lambda view: benchmark(request, workspace=workspace, settings=settings, listener=view, wait_for_lock=wait),
         as_json=as_json,

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from llmopt.cli.benchmark import study_of
-from llmopt.cli.measuring import check_load, measuring_options, prepare_dry_run, shown
+from llmopt.cli.measuring import check_load, measuring_options, shown
 from llmopt.cli.options import Output, option
 from llmopt.errors import DataError, RegressionFound, UsageError
 from llmopt.messages import t
@@ -48,8 +48,6 @@ def command(as_json: bool, debug: bool, wait: bool, **given: Any) -> int:
         repeats=given["repeats"],
         slo=given["slo"],
     )
-    if given["dry_run"] or request.study.engine == "fake":
-        prepare_dry_run(request.study.dataset, request.study.seed, workspace)
     result = shown(
         lambda view: compare(request, workspace=workspace, settings=settings, listener=view, wait_for_lock=wait),
         as_json=as_json,

@@ -76,23 +76,22 @@ def _datasets(workspace: Workspace) -> Rows:
 
 
 def _errors(workspace: Workspace) -> Rows:
-    if not workspace.database.exists():
-        return [], ()
-    from llmopt.store.database import Store
+    from llmopt.store.troubles import recent_troubles
 
-    with Store.open(workspace.database, read_only=True) as store:
-        rows = [
-            {
-                "when": datetime.fromtimestamp(row.time_s, tz=UTC).astimezone().strftime("%Y-%m-%d %H:%M"),
-                "id": row.signature,
-                "category": row.category,
-                "engine": row.engine,
-                "study": row.study or "–",
-                "data": dict(row.data),
-            }
-            for row in store.history.errors()
-        ]
-    return rows, ("when", "id", "category", "engine", "study")
+    rows = [
+        {
+            "when": datetime.fromtimestamp(row.at_s, tz=UTC).astimezone().strftime("%Y-%m-%d %H:%M"),
+            "id": row.id,
+            "category": row.category,
+            "engine": row.engine or "–",
+            "where": row.where or "–",
+            "text": row.text,
+            "remedy": row.remedy,
+            "done": row.done,
+        }
+        for row in recent_troubles(workspace.database)
+    ]
+    return rows, ("when", "id", "category", "engine", "where")
 
 
 def _engines(workspace: Workspace) -> Rows:

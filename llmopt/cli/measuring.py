@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from llmopt.cli.options import debug_option, engine_option, json_option, lang_option, load_options, option
 from llmopt.errors import UsageError
-from llmopt.paths import Workspace
 
-__all__ = ["DEFAULT_SAMPLES", "check_load", "measuring_options", "prepare_dry_run", "shown"]
+__all__ = ["DEFAULT_SAMPLES", "check_load", "measuring_options", "shown"]
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 DEFAULT_SAMPLES = 32
@@ -53,14 +51,6 @@ def check_load(given: dict[str, Any]) -> None:
         raise UsageError("cli.streams_and_rate")
     if given["price_per_hour"] is not None and not given["price_per_hour"] > 0:
         raise UsageError("settings.bad_flag", option="--price-per-hour", value=given["price_per_hour"], expected="> 0")
-
-
-def prepare_dry_run(dataset: str, seed: int, workspace: Workspace) -> None:
-    """Let the scripted engine know the dataset's answers, so that what a prompt gains can be seen."""
-    from llmopt.engines.fake import ANSWERS_VARIABLE
-    from llmopt.workload.datasets import load_dataset
-
-    os.environ.setdefault(ANSWERS_VARIABLE, load_dataset(dataset, workspace=workspace, seed=seed).source)
 
 
 def shown(job: Callable[[Any], Coroutine[Any, Any, dict[str, Any]]], *, as_json: bool) -> dict[str, Any]:

@@ -75,8 +75,6 @@ def command(as_json: bool, resume_name: str | None, wait: bool, debug: bool, **g
     limit_s = _limit_s(given["timeout"], given["budget"])
     common: dict[str, Any] = {"workspace": workspace, "settings": settings, "wait_for_lock": wait}
     running: list[str] = []
-    if given["dry_run"]:
-        _prepare_dry_run(settings, workspace)
     try:
         with view_for(as_json=as_json) as view:
 
@@ -99,18 +97,6 @@ def command(as_json: bool, resume_name: str | None, wait: bool, debug: bool, **g
         output.say(summary(result))
         output.say(t("cli.report_at", folder=workspace.results / result["study"]))
     return 0
-
-
-def _prepare_dry_run(settings: Any, workspace: Any) -> None:
-    """Let the scripted engine know the dataset's answers, so that what a prompt gains can be seen."""
-    import os
-
-    from llmopt.engines.fake import ANSWERS_VARIABLE
-    from llmopt.workload.datasets import load_dataset
-
-    name = DEMO_DATASET if settings.origin("dataset") == "default" else settings["dataset"]
-    dataset = load_dataset(name, workspace=workspace, seed=settings["seed"])
-    os.environ.setdefault(ANSWERS_VARIABLE, dataset.source)
 
 
 def _request(given: dict[str, Any], settings: Any, limit_s: float | None) -> Any:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 RECENT = 5
+EXIT_STORAGE = 7
 
 
 @click.command("status", help=t("cli.status.long"), short_help=t("cli.status.short"))
@@ -25,33 +26,40 @@ RECENT = 5
 @json_option
 @debug_option
 @lang_option
-def command(detailed: bool, as_json: bool, debug: bool) -> None:
+def command(detailed: bool, as_json: bool, debug: bool) -> int:
     """Show hardware, memory, engines, models, studies and errors."""
     del debug
     from llmopt.hardware.probe import probe
     from llmopt.hardware.stats import get_memory_stats
+    from llmopt.store.health import health
 
     workspace = Workspace.here()
     hardware, memory = probe(), get_memory_stats()
+    state = health(workspace.database, thorough=detailed)
+    readable = state.state != "unusable"
     facts: dict[str, Any] = {
         "hardware": _hardware(hardware),
         "memory": _memory(hardware, memory),
         "engines": _engines(),
         "models": _models(workspace, hardware),
         "datasets": _datasets(),
-        "studies": _studies(workspace),
-        "errors": _errors(workspace),
+        "database": {"state": state.text, **({"details": state.details} if state.details else {})},
+        "studies": _studies(workspace) if readable else [],
+        "errors": _errors(workspace) if readable else [],
     }
     if detailed:
         facts |= _details(workspace, hardware)
+        facts["error_counts"] = _error_counts(workspace) if readable else []
     output = Output(as_json=as_json)
     output.data(facts)
+    code = 0 if readable else EXIT_STORAGE
     if as_json:
-        return
+        return code
     for name, rows in facts.items():
         output.say(t(f"status.{name}"))
         for line in _lines(rows):
             output.say(f"  {line}")
+    return code
 
 
 def _lines(rows: Any) -> list[str]:
@@ -147,15 +155,31 @@ def _studies(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def _errors(workspace: Workspace) -> list[dict[str, Any]]:
-    if not workspace.database.exists():
-        return []
-    from llmopt.store.database import Store
+    from llmopt.store.troubles import recent_troubles
 
-    with Store.open(workspace.database, read_only=True) as store:
-        return [
-            {"id": row.signature, "engine": row.engine, "study": row.study}
-            for row in store.history.errors(limit=RECENT)
-        ]
+    return [
+        {"id": row.id, "engine": row.engine or "–", "where": row.where or "–"}
+        for row in recent_troubles(workspace.database, limit=RECENT)
+    ]
+
+
+def _error_counts(workspace: Workspace) -> list[dict[str, Any]]:
+    from llmopt.store.troubles import trouble_counts
+
+    return [{"id": row.id, "count": t("status.times", count=row.count)} for row in trouble_counts(workspace.database)]
+
+
+def _engine_safety() -> list[dict[str, Any]]:
+    """Each installed engine against the oldest version without a known hole."""
+    from llmopt.engines.registry import engine_names, get_engine
+    from llmopt.engines.safety import safety
+
+    rows = []
+    for found in filter(None, (safety(get_engine(name).installation()) for name in engine_names())):
+        key = {True: "safe", False: "unsafe", None: "unknown"}[found.safe]
+        why = t(f"status.engine_{key}", minimum=found.minimum, advisories=", ".join(found.advisories))
+        rows.append({"engine": found.engine, "version": found.version, "verdict": why})
+    return rows
 
 
 def _details(workspace: Workspace, hardware: Hardware) -> dict[str, Any]:
@@ -166,6 +190,7 @@ def _details(workspace: Workspace, hardware: Hardware) -> dict[str, Any]:
     from llmopt import __version__
     from llmopt.config.settings import load_settings
     from llmopt.logs import mask
+    from llmopt.runtime.guardian import containment_level
 
     view = load_settings(workspace)
     packages = {}
@@ -183,6 +208,8 @@ def _details(workspace: Workspace, hardware: Hardware) -> dict[str, Any]:
             **packages,
         },
         "clashes": clash,
+        "engine_safety": _engine_safety(),
+        "containment": {"level": t(f"guardian.level_{containment_level()}")},
         "settings": {name: mask(f"{value} ({view.origin(name)})") for name, value in view.values.items()},
         "engine_variables": {name: mask(value) for name, value in view.engine_env.items()},
         "sources": dict(hardware.sources),

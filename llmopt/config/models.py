@@ -66,8 +66,8 @@ class QuantizationConfig:
 class ModelConfig:
     """One model as its user wants it run. ``model_path`` is a file, folder or hub id; ``None`` leaves a choice open.
 
-    ``trust_remote_code`` is consent to run Python code that comes with exactly this ``model_path``, and with this
-    ``revision`` where one is given (better: a revision cannot change under you).
+    ``trust_remote_code`` is consent to run Python code that comes with exactly this ``model_path`` at this
+    ``revision``; without one, at the commit it has when it first runs (code that changed later is refused).
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "protected_namespaces": ()}

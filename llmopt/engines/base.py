@@ -20,7 +20,7 @@ from llmopt.records import (
     Task,
 )
 
-__all__ = ["COMMON_REQUEST_SETTINGS", "SERVER_REQUEST_SETTINGS", "Engine", "RunFolder"]
+__all__ = ["COMMON_REQUEST_SETTINGS", "SERVER_REQUEST_SETTINGS", "Engine", "Rehearsed", "RunFolder"]
 
 COMMON_REQUEST_SETTINGS = frozenset({"temperature", "top_p", "max_tokens", "seed", "prompt_form"})
 """What every OpenAI-compatible endpoint takes (``prompt_form`` is ours: it shapes the messages)."""
@@ -97,4 +97,13 @@ class Engine(Protocol):
 
     def remembers(self, settings: Settings) -> bool:
         """Whether a request may profit from an earlier one (prefix caching): then every pass starts a fresh engine."""
+        ...
+
+
+@runtime_checkable
+class Rehearsed(Protocol):
+    """An engine that plays a part: what a study asks it is told before, so that what a prompt gains can be seen."""
+
+    def rehearse(self, answers: Path) -> Engine:
+        """The same engine, knowing the questions and answers of a JSON-lines file."""
         ...

@@ -107,7 +107,8 @@ def advise(
     counts = Counter(done)
     for step in failure.recovery:
         word, _, argument = step.partition(":")
-        if word == "defer" or (len(done) >= most_attempts and word not in _ENDS):
+        passing = word == "defer" or (word == "discard" and step != failure.recovery[-1])  # and then do the next one
+        if passing or (len(done) >= most_attempts and word not in _ENDS):
             continue
         label = f"{failure.id}:{step}"
         if word == "adjust":

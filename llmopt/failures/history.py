@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from llmopt.errors import LlmoptError
 from llmopt.failures.classify import Failure, classify
 from llmopt.logs import get_logger, mask
-from llmopt.paths import ensure
+from llmopt.paths import Workspace, ensure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,6 +26,7 @@ __all__ = [
     "History",
     "JsonLinesSink",
     "MemorySink",
+    "WorkspaceSink",
     "explain_exception",
     "get_history",
     "set_history",
@@ -125,6 +126,22 @@ class JsonLinesSink:
         return self._path.with_name(self._path.name + ".1")
 
 
+class WorkspaceSink:
+    """The file ``errors.jsonl`` among the logs of the workspace that is current when something fails."""
+
+    def write(self, record: FailureRecord) -> None:
+        """Append a record. Raises OSError."""
+        self._file().write(record)
+
+    def read(self, limit: int) -> Sequence[FailureRecord]:
+        """The newest records, oldest first."""
+        return self._file().read(limit)
+
+    @staticmethod
+    def _file() -> JsonLinesSink:
+        return JsonLinesSink(Workspace.here().logs / "errors.jsonl")
+
+
 class History:
     """Records failures into a sink; a sink that fails costs the record, never the work."""
 
@@ -147,8 +164,8 @@ class History:
         with self._lock:
             try:
                 self.sink.write(record)
-            except Exception:  # noqa: BLE001 - boundary: a full disk must not turn one failure into two
-                get_logger(__name__).exception("a failure could not be recorded")
+            except Exception as error:  # noqa: BLE001 - boundary: a full disk must not turn one failure into two
+                get_logger(__name__).warning("a failure could not be recorded: %s", error)
         return record
 
     def recent(self, limit: int = 100) -> Sequence[FailureRecord]:
@@ -171,11 +188,11 @@ def _counted(records: Iterable[FailureRecord]) -> tuple[FailureCount, ...]:
     return tuple(sorted(counts, key=lambda each: (-each.count, each.id)))
 
 
-_history = History()
+_history = History(WorkspaceSink())
 
 
 def get_history() -> History:
-    """The history of this process; in memory until ``set_history`` gives it a lasting sink."""
+    """The history of this process: kept with the workspace's logs, and shown by ``list --type errors``."""
     return _history
 
 

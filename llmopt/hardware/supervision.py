@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmopt.hardware.devices import DeviceLibrary, device_libraries, find_devices
+from llmopt.hardware.host import host_memory
 from llmopt.hardware.leak import Leak, LeakWatch, growth_within
 from llmopt.hardware.levels import LevelChange, MemoryActions, MemoryLevel, MemoryLimits, MemoryPlan, MemoryWatch
 from llmopt.hardware.machine import LiveMachine, Machine
@@ -29,6 +30,7 @@ __all__ = ["LaunchMemory", "WatchedLaunch"]
 
 _MIB = 1 << 20
 _GIB = 1 << 30
+_LOOK_S = 0.5
 _LEAST_SPAN_S = 120.0
 """A shorter service only shows caches being touched for the first time."""
 _SETTLED = 0.2
@@ -127,6 +129,25 @@ class LaunchMemory:
             yield launch
         finally:
             await asyncio.shield(asyncio.to_thread(self.end, launch))
+
+    async def settled(self, *, calm_s: float = 3.0, cap_s: float = 60.0) -> bool:
+        """Wait until no device's use and no shortage of RAM has moved for ``calm_s``; False after ``cap_s``."""
+        began_s = calm_from_s = self._now_s()
+        last = await asyncio.to_thread(self._held)
+        while (now_s := self._now_s()) - calm_from_s < calm_s:
+            if now_s - began_s > cap_s:
+                return False
+            await asyncio.sleep(_LOOK_S)
+            held = await asyncio.to_thread(self._held)
+            if max((abs(a - b) for a, b in zip(held, last, strict=True)), default=0) > 64 * _MIB:
+                last, calm_from_s = held, self._now_s()
+        return True
+
+    def _held(self) -> tuple[int, ...]:
+        """What each device holds, and what the host lacks to be at ease."""
+        devices = take_baseline(self._devices(), os.getpid(), self._machine).device_bytes
+        memory = host_memory(self._machine, {}, {})
+        return (*devices.values(), max(0, memory.usable_bytes // 5 - memory.available_bytes))
 
     def begin(
         self, name: str, planned_device_bytes: Mapping[str, int], actions: MemoryActions | None = None

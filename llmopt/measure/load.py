@@ -58,6 +58,8 @@ class LoadRun:
     """Requests that our own end cut off; neither answers nor failures."""
     gave_up: str | None = None
     """Why no further requests were sent (the endpoint is gone)."""
+    held_s: float = 0.0
+    """How long no request was sent because there was no leave to."""
 
     @property
     def window_s(self) -> float:
@@ -73,6 +75,7 @@ async def drive(
     clock: Clock | None = None,
     on_sample: OnSample | None = None,
     stop: asyncio.Event | None = None,
+    go: asyncio.Event | None = None,
     deadline_s: float | None = None,
     ramp: Ramp | None = None,
 ) -> LoadRun:
@@ -80,11 +83,12 @@ async def drive(
 
     Ends when all are answered, when ``stop`` is set, or at ``deadline_s`` of ``clock``; the latter two cut off what
     is in flight. ``requests`` may be endless in a closed loop with one of them. ``on_sample`` sees each sample soon
-    after it ended. Open loops take their schedule from ``load`` (and ``ramp``) alone.
+    after it ended. While ``go`` is not set no further request is sent; how long is told with the run. Open loops take
+    their schedule from ``load`` (and ``ramp``) alone.
     """
     clock = clock or MonotonicClock()
     is_open = ramp is not None or (load.arrival != "closed" and load.rate is not None)
-    driver = _Driver(client, load, clock, on_sample)
+    driver = _Driver(client, load, clock, on_sample, go)
     work = driver.open_loop(list(requests), ramp) if is_open else driver.closed_loop(requests)
     with _quiet_collector():
         try:
@@ -119,11 +123,15 @@ def disjoint(requests: Iterable[Request], *, tag: str = "warm-up") -> Iterator[R
 class _Driver:
     """One load under way."""
 
-    def __init__(self, client: Client, load: Load, clock: Clock, on_sample: OnSample | None) -> None:
+    def __init__(
+        self, client: Client, load: Load, clock: Clock, on_sample: OnSample | None, go: asyncio.Event | None
+    ) -> None:
         self.client = client
         self.load = load
         self.clock = clock
         self.on_sample = on_sample
+        self.go = go
+        self.held_s = self.held_until_s = 0.0
         self.samples: list[Sample] = []
         self.lags: list[float] = []
         self.cut = 0
@@ -157,6 +165,7 @@ class _Driver:
     async def _stream(self, work: Iterator[tuple[Request, bytes]]) -> None:
         worked = False
         for request, payload in work:
+            await self._leave()
             if self.gave_up:
                 break
             await self._one(request.item_id, payload, self.clock.now_s())
@@ -177,10 +186,20 @@ class _Driver:
                 planned_s = self.started_s + offset_s
                 while (left_s := planned_s - self.clock.now_s()) > 0:  # noqa: ASYNC110 - timers may fire early
                     await asyncio.sleep(left_s)
+                await self._leave()
                 if self.gave_up:
                     break
                 group.create_task(self._one(request.item_id, payload, planned_s), name=f"request {request.item_id}")
                 self.window_end_s = planned_s
+
+    async def _leave(self) -> None:
+        """Wait while no further load may be issued; streams that wait at once count once."""
+        if self.go is None or self.go.is_set():
+            return
+        began_s = max(self.clock.now_s(), self.held_until_s)
+        await self.go.wait()
+        self.held_until_s = self.clock.now_s()
+        self.held_s += max(0.0, self.held_until_s - began_s)
 
     async def _one(self, item_id: str, payload: bytes, planned_s: float) -> None:
         started_s = self.clock.now_s()
@@ -257,6 +276,7 @@ class _Driver:
             health=health,
             cut=self.cut,
             gave_up=self.gave_up,
+            held_s=self.held_s,
         )
 
 

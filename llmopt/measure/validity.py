@@ -46,7 +46,8 @@ class Certificate:
     """What stands behind a result; ``None`` is *not known* (too short a run, no such reading)."""
 
     valid: bool
-    """False where our own client was the limit, or the endpoint vanished: the figures are then not the engine's."""
+    """False where our own client was the limit, the endpoint vanished, or the load was held back for want of memory:
+    the figures are then not the engine's at this load."""
     warnings: tuple[str, ...]
     client_limited: bool
     lag_p99_s: float
@@ -89,6 +90,7 @@ def certify(
     checks: Mapping[str, bool] = {
         "measure.warn_client_limited": limited,
         "measure.warn_endpoint_gone": run.gave_up is not None,
+        "measure.warn_held": run.held_s > 0,
         "measure.warn_not_steady": steady is False,
         "measure.warn_drift": drifting,
         "measure.warn_few_samples": len(good) < smallest_n(0.5),
@@ -96,7 +98,7 @@ def certify(
         "measure.warn_co_load": co_load is not None and co_load.share > CO_LOAD_SHARE,
     }
     return Certificate(
-        valid=not limited and run.gave_up is None,
+        valid=not limited and run.gave_up is None and run.held_s == 0,
         warnings=tuple(key for key, holds in checks.items() if holds),
         client_limited=limited,
         lag_p99_s=run.health.lag_p99_s,

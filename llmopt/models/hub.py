@@ -12,7 +12,7 @@ from llmopt.errors import StorageError, WeightsError
 from llmopt.models.entry import HubFiles, ModelEntry
 from llmopt.models.progress import Meter, ProgressCallback
 
-__all__ = ["HubUnavailable", "fetch_gguf", "fetch_snapshot", "space_for"]
+__all__ = ["HubUnavailable", "cached_file", "fetch_gguf", "fetch_snapshot", "space_for"]
 
 CONNECT_S = 3.0
 """Long enough for a far mirror's handshake, short enough that a machine without a hub falls back in seconds."""
@@ -35,6 +35,14 @@ def fetch_gguf(source: HubFiles, progress: ProgressCallback | None) -> Path:
     """The first file of ``source`` in the hub's cache, all of them fetched; raises HubUnavailable."""
     paths = [_fetch_file(source, name, progress) for name in source.files]
     return paths[0]
+
+
+def cached_file(source: HubFiles) -> Path | None:
+    """The first file of ``source`` in the hub's cache; None where it was never fetched."""
+    import huggingface_hub  # noqa: PLC0415 - not needed where the weights are here
+
+    found = huggingface_hub.try_to_load_from_cache(source.repo, source.files[0], revision=source.revision)
+    return Path(found) if isinstance(found, str) else None
 
 
 def _fetch_file(source: HubFiles, name: str, progress: ProgressCallback | None) -> Path:

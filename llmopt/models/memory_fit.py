@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from llmopt.errors import DoesNotFit
 from llmopt.messages import t
-from llmopt.records import Hardware, ModelInfo, Settings, Task
+from llmopt.records import Device, Hardware, ModelInfo, Settings, Task
 
-__all__ = ["NO_CORRECTION", "Correction", "MemoryFit", "Part", "learn_correction", "memory_fit"]
+__all__ = ["NO_CORRECTION", "Correction", "MemoryFit", "Part", "learn_correction", "memory_fit", "planned_device_bytes"]
 
 MARGIN = 0.08
 """Share of the available memory never planned for: the error of the estimates on real launches stays below it."""
@@ -178,6 +178,23 @@ def _device_available(hardware: Hardware, settings: Settings) -> int:
     free = sorted((min(d.free_bytes, round(d.total_bytes * share)) for d in hardware.devices), reverse=True)
     used = free[:ranks] if "tensor_parallel" in settings else free
     return min(used) * len(used) if used else 0
+
+
+def planned_device_bytes(fit: MemoryFit, settings: Settings, hardware: Hardware) -> dict[str, int]:
+    """What each device (by uuid) is meant to hold of this launch: the levels of memory are judged against it.
+
+    The parts are shared evenly by the devices used. Empty where the launch uses none, or is not known well enough.
+    """
+    used = _devices_used(settings, hardware)
+    total = fit.bytes_of(place="device")
+    return {device.uuid: total // len(used) for device in used} if used and total else {}
+
+
+def _devices_used(settings: Settings, hardware: Hardware) -> list[Device]:
+    """As many as there are ranks, those with most room first; all of them where nothing is said of ranks."""
+    ranks = int(settings.get("tensor_parallel") or 1) * int(settings.get("pipeline_parallel") or 1)
+    ordered = sorted(hardware.devices, key=lambda device: -device.free_bytes)
+    return ordered[:ranks] if "tensor_parallel" in settings else ordered
 
 
 def learn_correction(estimated: Sequence[float], measured: Sequence[float], *, least: int = 3) -> Correction:

@@ -16,7 +16,7 @@ from llmopt.models.entry import ModelEntry
 from llmopt.models.progress import Meter, ProgressCallback
 from llmopt.paths import Workspace, ensure
 
-__all__ = ["WeightsFormat", "ensure_weights", "kept_weights", "weights_cache"]
+__all__ = ["WeightsFormat", "ensure_weights", "fetch_again", "kept_weights", "weights_cache"]
 
 WeightsFormat = Literal["gguf", "safetensors"]
 _CHUNK = 1 << 20
@@ -79,6 +79,23 @@ def kept_weights(entry: ModelEntry) -> Path | None:
     if path is None and entry.gguf is not None:
         path = weights_cache() / Path(entry.gguf.files[0]).name
     return path if path is not None and path.exists() else None
+
+
+def fetch_again(entry: ModelEntry, *, workspace: Workspace, progress: ProgressCallback | None = None) -> Path:
+    """The weights, read once more against their checksum and fetched anew where they are damaged.
+
+    A file or folder the user named is never touched, and without a checksum there is no proof of damage: then the
+    hub's own client compares sizes and completes what is cut short. Raises WeightsError like ``ensure_weights``.
+    """
+    if not entry.local and entry.gguf is not None and (sum_ := entry.gguf.sha256) is not None:
+        _marker(sum_).unlink(missing_ok=True)
+        ours = weights_cache() / Path(entry.gguf.files[0]).name
+        cached = hub.cached_file(entry.gguf)
+        for path in (ours, cached):
+            if path is not None and path.is_file() and _digest(path, progress) != sum_:
+                path.resolve().unlink()  # behind the link of the hub's cache
+                path.unlink(missing_ok=True)
+    return ensure_weights(entry, workspace=workspace, progress=progress)
 
 
 def _local(entry: ModelEntry, workspace: Workspace) -> Path:

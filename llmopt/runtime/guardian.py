@@ -58,7 +58,9 @@ LOG_CAP_BYTES = 64 << 20
 COMPLAINTS = "guardian.err"
 DETAIL_LETTERS = 2000
 STACK_S = 0.2
-RESUMED_S = 3.0
+SLICE_S = 1.0
+ASLEEP_S = 5.0
+"""A wait of one slice that took this much longer was no waiting: our process stood still."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,12 +330,14 @@ class Guardian:
                 raise EngineDied("guardian.lost") from None
 
     def _await(self, answer: Future[dict[str, Any]], cap_s: float) -> dict[str, Any]:
-        for wait_s in (
-            cap_s,
-            RESUMED_S,
-        ):  # where the machine slept, the first time-out is over before anybody could act
+        left_s = cap_s
+        while left_s > 0:
+            began_s, wait_s = time.monotonic(), min(SLICE_S, left_s)
             with contextlib.suppress(FutureTimeout):
                 return answer.result(wait_s)
+            took_s = time.monotonic() - began_s
+            # where we were stopped, or the machine slept, nobody could answer in that time: it does not count
+            left_s = cap_s if took_s > wait_s + ASLEEP_S else left_s - took_s
         raise EngineError("guardian.silent", seconds=round(cap_s), detail=self._where_it_is())
 
     def _where_it_is(self) -> str:

@@ -76,13 +76,13 @@ class Coordinator:
 
     # ── what the study calls ───────────────────────────────────────────────────────────────────────────────────────
 
-    def enqueue(self, proposal: Proposal, *, front: bool = False) -> bool:
-        """Add a proposal to those that go first; False where it is illegal or known already."""
+    def enqueue(self, proposal: Proposal, *, front: bool = False, again: bool = False) -> bool:
+        """Add a proposal to those that go first; False where it is illegal or (unless ``again``) known already."""
         if self.space.problem(proposal.configuration) is not None and proposal.origin != "baseline":
             self.skipped.append(proposal)
             return False
         key = proposal.configuration.key
-        if key in self._seen or any(waiting.configuration.key == key for waiting in self._queue):
+        if (key in self._seen and not again) or any(waiting.configuration.key == key for waiting in self._queue):
             return False
         (self._queue.appendleft if front else self._queue.append)(proposal)
         return True

@@ -59,6 +59,8 @@ class Hosted:
     memory: WatchedLaunch
     out_of_memory: asyncio.Event
     """Set when memory became critical: the trial ends as infeasible."""
+    go: asyncio.Event
+    """Not set while a warning about memory holds the load back: no request is sent until it is."""
 
 
 class Referee(Protocol):
@@ -109,6 +111,10 @@ class Failed:
     text: str
     remedy: str = ""
     detail: str = ""
+    done: str = ""
+    """What the tool does about it by itself, in words."""
+    advice: dict[str, Any] | None = None
+    """The same as plain data, where a derived trial follows: its settings and the labels of the advice so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +274,7 @@ class Bench:
 
         watch = CoLoadWatch(hosted.engine.pids)
         async with _either(hosted.out_of_memory, asked.decided) as stop:
-            run = await drive(client, requests, work.load, on_sample=note, stop=stop)
+            run = await drive(client, requests, work.load, on_sample=note, stop=stop, go=hosted.go)
         co_load = watch.stop()
         self._check_answers(client, hosted, run.samples)
         scores = asked.scores(run.samples)

@@ -40,6 +40,8 @@ class Store:
         self.path = connection.path
         self.owner = Owner.this_process()
         self.history = History(connection, clock)
+        self.swept: list[tuple[int, int]] = []
+        """Trials of dead runs that were found open and marked abandoned when the file was opened."""
         self._clock = clock
 
     @classmethod
@@ -57,7 +59,7 @@ class Store:
             bring_up_to_date(connection)
             store = cls(connection, clock=clock)
             if not read_only:
-                store.sweep()
+                store.swept = store.sweep()
         except BaseException:
             connection.close()
             raise

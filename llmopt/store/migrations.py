@@ -107,7 +107,12 @@ def _to_1(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_to_1,)
+def _to_2(db: sqlite3.Connection) -> None:
+    """The baseline and the confirmation of a long study are found without reading its whole search."""
+    db.execute("CREATE INDEX trials_by_phase ON trials (study_id, phase, number)")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_to_1, _to_2)
 """``MIGRATIONS[n]`` takes version n to n + 1."""
 
 

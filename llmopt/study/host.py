@@ -12,13 +12,15 @@ from llmopt.engines.base import Engine
 from llmopt.engines.launch import Phase, RunningEngine, launch
 from llmopt.hardware.levels import LevelChange, MemoryLimits
 from llmopt.hardware.supervision import LaunchMemory
-from llmopt.models.memory_fit import MemoryFit, memory_fit
+from llmopt.models.memory_fit import MemoryFit, memory_fit, planned_device_bytes
 from llmopt.records import Configuration, Hardware, ModelInfo, Settings, Task
 from llmopt.runtime.guardian import Guardian
 from llmopt.search.trial import Hosted
 
 __all__ = ["StudyHost"]
 
+HOLD_S = 5.0
+"""How long a warning holds the load back: memory that a burst of requests took is back by then."""
 SAFE_SHARE = 0.8
 """With ``--safe`` only this share of the available memory may be planned for."""
 
@@ -59,11 +61,12 @@ class StudyHost:
     @asynccontextmanager
     async def launch(self, configuration: Configuration) -> AsyncIterator[Hosted]:
         """A ready engine with its memory watched; raises DoesNotFit before anything is started."""
-        misfit = self.misfit(configuration.launch)
-        if misfit is not None:
-            raise misfit.error()
+        fit, too_much = self._fit(configuration.launch)
+        if too_much:
+            raise fit.error()
+        planned = planned_device_bytes(fit, configuration.launch, self.hardware)
         actions = _Actions(asyncio.get_running_loop())
-        async with self.memory.around(self.model.name, actions=actions) as watched:
+        async with self.memory.around(self.model.name, planned_device_bytes=planned, actions=actions) as watched:
             if self._on_level is not None:
                 watched.on_level(self._on_level)
             async with launch(
@@ -78,13 +81,16 @@ class StudyHost:
                 watched.attach(running.pids)
                 watched.phase("serving")
                 actions.engine = running
-                yield Hosted(engine=running, memory=watched, out_of_memory=actions.out_of_memory)
+                yield Hosted(engine=running, memory=watched, out_of_memory=actions.out_of_memory, go=actions.go)
 
     def misfit(self, settings: Settings) -> MemoryFit | None:
         """Why launch settings cannot fit into memory; None where they do or where nobody knows."""
-        fit = memory_fit(self.engine.name, self.model, settings, self.hardware, self.task)
-        too_much = fit.fits is False or (self._safe and fit.needed_bytes > SAFE_SHARE * fit.available_bytes)
+        fit, too_much = self._fit(settings)
         return fit if too_much else None
+
+    def _fit(self, settings: Settings) -> tuple[MemoryFit, bool]:
+        fit = memory_fit(self.engine.name, self.model, settings, self.hardware, self.task)
+        return fit, fit.fits is False or (self._safe and fit.needed_bytes > SAFE_SHARE * fit.available_bytes)
 
 
 class _Actions:
@@ -92,14 +98,25 @@ class _Actions:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.out_of_memory = asyncio.Event()
+        self.go = asyncio.Event()
+        self.go.set()
         self.engine: RunningEngine | None = None
         self._loop = loop
 
     def pause(self) -> None:
-        """The load of a trial is fixed: pausing it would change what is measured, so the next level decides."""
+        """Send no further request for a moment; what was measured so is marked as not valid.
+
+        Only for a moment: where what runs is larger than was planned, no waiting makes it smaller.
+        """
+        self._loop.call_soon_threadsafe(self._hold)
+
+    def _hold(self) -> None:
+        self.go.clear()
+        self._loop.call_later(HOLD_S, self.go.set)
 
     def resume(self) -> None:
-        """Nothing was paused."""
+        """Memory is at ease again."""
+        self._loop.call_soon_threadsafe(self.go.set)
 
     def abort(self, change: LevelChange) -> None:
         """End the running trial."""

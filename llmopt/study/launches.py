@@ -19,6 +19,7 @@ from llmopt.records import AnswerStatus, Configuration, Estimate, Item, Outcome,
 from llmopt.runtime.locks import measuring_lock
 from llmopt.search.trial import Bench, TrialResult
 from llmopt.store.database import Store
+from llmopt.store.heartbeat import beating
 from llmopt.study.events import Event, Listener
 from llmopt.study.host import StudyHost
 from llmopt.study.prepare import Prepared
@@ -154,7 +155,8 @@ def recording(
         )
         run = LaunchRun(store, study_id, ensure(study_folder(workspace, name)), kind, listener)
         try:
-            yield run
+            with beating(store, study_id):
+                yield run
         except BaseException as error:
             run.give_up(error)
             raise

@@ -16,6 +16,7 @@ from llmopt.records import digest
 from llmopt.report.writing import write_report
 from llmopt.runtime.locks import measuring_lock
 from llmopt.store.database import Store
+from llmopt.store.heartbeat import beating
 from llmopt.study.events import Event, Listener, silent
 from llmopt.study.knowledge import as_plain, circumstances
 from llmopt.study.prepare import Prepared, prepare
@@ -130,7 +131,8 @@ async def _run(
         listener(Event(kind="note", data=_introduction(prepared, name)))
         run = StudyRun(prepared, store, study_id, name, listener, started_s=started_s)
         try:
-            finished = await run.run()
+            with beating(store, study_id):
+                finished = await run.run()
         except BaseException as error:
             interrupted = isinstance(error, (asyncio.CancelledError, KeyboardInterrupt))
             store.end_study(study_id, "interrupted" if interrupted else "failed")

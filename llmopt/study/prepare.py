@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from llmopt.config.settings import SettingsView
-from llmopt.engines.base import Engine
+from llmopt.engines.base import Engine, Rehearsed
 from llmopt.engines.registry import choose_engine
 from llmopt.errors import DataError, EngineMissing
 from llmopt.hardware.defaults import STRATEGY_SAMPLING
 from llmopt.hardware.probe import probe
 from llmopt.models.catalogue import find_model
+from llmopt.models.consent import check_consent
 from llmopt.models.entry import ModelEntry
 from llmopt.models.metadata import read_model
 from llmopt.models.weights import WeightsFormat, ensure_weights
@@ -98,9 +100,12 @@ def prepare(
     dataset = load_dataset(request.dataset, workspace=workspace, seed=request.seed, columns=request.columns or None)
     hardware = probe()
     engine, reason, form = _engine_for(entry, hardware, request.engine)
+    if isinstance(engine, Rehearsed) and Path(dataset.source).is_file():
+        engine = engine.rehearse(Path(dataset.source))
     model = entry.facts
     if engine.needs_weights:
         path = ensure_weights(entry, workspace=workspace, progress=on_weights, wanted=form)
+        check_consent(entry, path, workspace)
         known = entry.gguf.sha256 if entry.gguf and form == "gguf" else None  # fetching has checked it
         model = replace(read_model(path, entry.name), trust_remote_code=entry.trust_remote_code, sha256=known)
     max_tokens = request.max_tokens or settings["max_tokens"] or _default_answer_tokens(model)

@@ -21,6 +21,9 @@ from llmopt.store.samples import read_samples, write_samples
 
 __all__ = ["Recorder", "result_of", "told_of", "trial_result"]
 
+OPEN = frozenset({Outcome.ABANDONED, Outcome.RUNNING})
+"""Trials without an end of their own: they are run again, under another number."""
+
 
 class Recorder:
     """Writes one study. ``constraints`` may be completed once the baseline is known (floors are relative to it)."""
@@ -92,7 +95,7 @@ class Recorder:
                 engine=self._engine,
                 study_id=self.study_id,
                 number=number,
-                data={"text": mask(failed.text), "remedy": mask(failed.remedy)},
+                data={"text": mask(failed.text), "remedy": mask(failed.remedy), "done": mask(failed.done)},
             )
         return told
 
@@ -128,19 +131,19 @@ class Recorder:
                 sampler=row.sampler,
             )
             for row in self.store.best_and_newest(self.study_id)
-            if row.phase != "confirm"
+            if row.phase != "confirm" and not (row.derived_from is not None and row.outcome in OPEN)
         ]
+
+    def advised(self) -> list[TrialRow]:
+        """The failed trials of the search and what was derived from them, in order: a resume goes on from there."""
+        rows = self.store.trials(self.study_id, phase="search")
+        return [row for row in rows if row.failure is not None or row.derived_from is not None]
 
     def ended_keys(self) -> set[str]:
         """The keys of all search trials that ended: none of them is ever run again."""
-        open_ = (Outcome.ABANDONED.value, Outcome.RUNNING.value)
+        open_ = {outcome.value for outcome in OPEN}
         points = self.store.points(self.study_id)
         return {p.key for p in points if p.phase != "confirm" and p.outcome not in open_}
-
-    def advice_followed(self, number: int) -> list[str]:
-        """The labels of the advice that led to this trial, in order."""
-        row = self.store.trial(self.study_id, number)
-        return list(row.sampler.get("advice", ())) if row else []
 
     def past_passes(self) -> list[ArmPass]:
         """The finished confirmation passes of an earlier run, with their raw samples."""

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmopt.errors import DataError, EngineError, UsageError
+from llmopt.models.weights import fetch_again
 from llmopt.objective import Constraint, named_points
 from llmopt.paths import Workspace
 from llmopt.records import Item, Measurement, Outcome, Sample
+from llmopt.runtime.guardian import sweep_orphans
 from llmopt.search.confirm import MIN_BLOCKS, POINTS, Arm, ArmPass, blocks_of, confirm, ladder, whole_blocks
 from llmopt.search.coordinator import Coordinator
 from llmopt.search.proposer import Proposal
 from llmopt.search.racing import block_order
-from llmopt.search.trial import Bench
+from llmopt.search.trial import Bench, TrialResult
 from llmopt.store.database import Store
 from llmopt.store.rows import TrialRow
 from llmopt.study.clock import ARMS, ConfirmPrice, StudyClock
@@ -26,6 +28,7 @@ from llmopt.study.knowledge import gather
 from llmopt.study.planning import Planner
 from llmopt.study.prepare import Prepared, refined_task
 from llmopt.study.recorder import Recorder, told_of, trial_result
+from llmopt.study.recovery import Recovery, Remedies, same_settings
 from llmopt.study.running import TrialRunner
 from llmopt.study.searching import Searching, eligible, space_of, starting_points
 from llmopt.study.telling import Teller
@@ -79,6 +82,10 @@ class StudyRun:
             hardware=prepared.hardware.fingerprint,
             engine=prepared.engine.name,
         )
+        self.recovery = Recovery(
+            Remedies(free_memory=self._free_memory, fetch_again=self._fetch_again),
+            context_per_slot=lambda: self.host.task.context_tokens,
+        )
         self.host = StudyHost(
             engine=prepared.engine,
             model=prepared.model,
@@ -93,7 +100,14 @@ class StudyRun:
     async def run(self) -> Finished:
         """Do it all. Raises EngineError where the baseline cannot be measured, UsageError for a hopeless budget."""
         async with Bench(self.host, self.prepared.work) as bench:
-            runner = TrialRunner(bench, self.recorder, self.teller, self.items, fresh=self.prepared.request.safe)
+            runner = TrialRunner(
+                bench,
+                self.recorder,
+                self.teller,
+                self.items,
+                recovery=self.recovery,
+                fresh=self.prepared.request.safe,
+            )
             baseline = await self._baseline(runner)
             self._complete_goal(baseline)
             stopped_by = await self._search(runner, baseline)
@@ -118,10 +132,9 @@ class StudyRun:
         for row in self.store.trials(self.study_id, phase="baseline", outcomes=(Outcome.DONE,)):
             return row
         self.teller.phase("baseline")
-        proposal = Proposal(configuration=self.prepared.baseline, origin="baseline")
         try:
             async with asyncio.timeout(self.clock.left_s):
-                number, result, _ = await runner.run(proposal, phase="baseline", left_s=self.clock.left_s)
+                number, result = await self._first_trial(runner)
         except TimeoutError:
             raise UsageError("study.baseline_too_slow", seconds=round(self.clock.limit_s or 0)) from None
         if result.outcome is not Outcome.DONE:
@@ -132,6 +145,25 @@ class StudyRun:
         if found is None:
             raise DataError("study.trial_vanished", number=number)
         return found
+
+    async def _first_trial(self, runner: TrialRunner) -> tuple[int, TrialResult]:
+        """The baseline, again after an accident; other settings would be no baseline."""
+        proposal = Proposal(configuration=self.prepared.baseline, origin="baseline")
+        while True:
+            number, result, _ = await runner.run(proposal, phase="baseline", left_s=self.clock.left_s)
+            following = self.recovery.next(number, proposal.configuration, result)
+            if following is None or not same_settings(following):
+                return number, result
+            proposal = following
+
+    async def _free_memory(self) -> None:
+        await asyncio.to_thread(sweep_orphans)
+        await self.host.memory.settled()
+
+    async def _fetch_again(self) -> None:
+        prepared = self.prepared
+        if prepared.engine.needs_weights:
+            await asyncio.to_thread(fetch_again, prepared.entry, workspace=prepared.workspace)
 
     def _complete_goal(self, baseline: TrialRow) -> None:
         """Floors relative to the baseline become limits in numbers; the task is refined by the measured tokenizer."""

@@ -8,6 +8,7 @@ from llmopt.records import Item
 from llmopt.search.proposer import Proposal, Result
 from llmopt.search.trial import Bench, Referee, TrialResult
 from llmopt.study.recorder import Recorder
+from llmopt.study.recovery import Recovery
 from llmopt.study.telling import Teller
 
 __all__ = ["Ended", "TrialRunner"]
@@ -20,10 +21,18 @@ class TrialRunner:
     """One study's trials on one bench; ``items`` are asked in the same order in every trial."""
 
     def __init__(
-        self, bench: Bench, recorder: Recorder, teller: Teller, items: Sequence[Item], *, fresh: bool = False
+        self,
+        bench: Bench,
+        recorder: Recorder,
+        teller: Teller,
+        items: Sequence[Item],
+        *,
+        recovery: Recovery,
+        fresh: bool = False,
     ) -> None:
         self.bench = bench
         self.items = tuple(items)
+        self.recovery = recovery
         self._recorder = recorder
         self._teller = teller
         self._fresh = fresh
@@ -34,6 +43,7 @@ class TrialRunner:
         """Try one proposal."""
         number = self._started(proposal, phase, left_s)
         with self._recorder.running(number):
+            await self.recovery.prepare(proposal)
             result = await self.bench.run(
                 proposal.configuration,
                 self.items,
@@ -41,6 +51,7 @@ class TrialRunner:
                 fresh=self._fresh,
                 referee=referee,
             )
+            result = self._judged(proposal, result)
             told = self._recorder.finished(number, result)
         self._teller.ended(number, result, told, left_s=left_s)
         return number, result, told
@@ -51,6 +62,8 @@ class TrialRunner:
         """Try several request settings of one launch at once."""
         numbers = [self._started(proposal, phase, left_s) for proposal in proposals]
         with self._recorder.running(*numbers):
+            for proposal in proposals:
+                await self.recovery.prepare(proposal)
             results = await self.bench.run_together(
                 [proposal.configuration for proposal in proposals],
                 self.items,
@@ -59,11 +72,16 @@ class TrialRunner:
                 referees=referees,
             )
             ended = []
-            for number, result in zip(numbers, results, strict=True):
+            for number, proposal, found in zip(numbers, proposals, results, strict=True):
+                result = self._judged(proposal, found)
                 told = self._recorder.finished(number, result)
                 self._teller.ended(number, result, told, left_s=left_s)
                 ended.append((number, result, told))
         return ended
+
+    def _judged(self, proposal: Proposal, result: TrialResult) -> TrialResult:
+        followed = proposal.sampler.get("advice", ())
+        return self.recovery.judged(proposal.configuration, result, followed=followed)
 
     def _started(self, proposal: Proposal, phase: str, left_s: float | None) -> int:
         number = self._recorder.started(

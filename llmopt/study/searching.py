@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from llmopt.failures import advise
 from llmopt.objective import pareto_front
 from llmopt.records import Configuration, InferenceParams, Outcome, Settings, Task
 from llmopt.search.budget import Progress
@@ -23,6 +22,7 @@ from llmopt.study.knowledge import Knowledge
 from llmopt.study.planning import Planner
 from llmopt.study.prepare import Prepared
 from llmopt.study.recorder import Recorder, told_of, trial_result
+from llmopt.study.recovery import same_settings
 from llmopt.study.running import Ended, TrialRunner
 from llmopt.study.telling import Teller
 from llmopt.workload.prompts import DEFAULT_FORM, forms_for
@@ -68,6 +68,8 @@ class Searching:
         """Trials until the budget is spent or another is unlikely to pay; what ended it."""
         bench = self._runner.bench
         self._remember(self._recorder.store.best_and_newest(self._recorder.study_id))
+        for derived in self._runner.recovery.open(self._recorder.advised()):
+            self._coordinator.enqueue(derived, front=True, again=same_settings(derived))
         while (open_trials := self._planner.open_trials) > 0:
             left_s = self._planner.search_left_s()
             if not self._planner.affordable(self._coordinator.costs):
@@ -101,7 +103,7 @@ class Searching:
         self._progress.note(told)
         if told.outcome is Outcome.DONE:
             self._incumbents.add(told, answers_of(result.samples, result.scores))
-        self._derive(number, proposal.configuration, result)
+        self._follow(self._runner.recovery.next(number, proposal.configuration, result), result)
 
     def _remember(self, rows: Sequence[TrialRow]) -> None:
         """The baseline and the trials of an earlier run: who is to be beaten, and how long nothing was gained."""
@@ -113,21 +115,11 @@ class Searching:
             result = trial_result(row, self._recorder.folder)
             self._incumbents.add(told_of(row), answers_of(result.samples, result.scores))
 
-    def _derive(self, number: int, configuration: Configuration, result: TrialResult) -> None:
-        """After a failure the catalogue knows a way around: a new trial with changed settings, never an edited one."""
-        if result.failure is None:
-            return
-        done = self._recorder.advice_followed(number)
-        context = self._host.task.context_tokens
-        advice = advise(result.failure, configuration.launch, done=done, context_per_slot=context)
-        if advice.final or not advice.changes:
-            return
-        derived = replace(configuration, launch=dict(advice.settings))
-        proposal = Proposal(
-            configuration=derived, origin="recovery", derived_from=number, sampler={"advice": [*done, advice.label]}
-        )
-        if self._coordinator.enqueue(proposal, front=True):
-            self._teller.say(Event(kind="note", data={"key": "study.derived", "values": {"advice": advice.text}}))
+    def _follow(self, derived: Proposal | None, result: TrialResult) -> None:
+        """Try a failure's remedy next, as a trial of its own."""
+        if derived is not None and self._coordinator.enqueue(derived, front=True, again=same_settings(derived)):
+            advice = result.failed.done if result.failed else ""
+            self._teller.say(Event(kind="note", data={"key": "study.derived", "values": {"advice": advice}}))
 
 
 # ── what is searched, and where it begins ──────────────────────────────────────────────────────────────────────────

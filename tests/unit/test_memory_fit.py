@@ -13,7 +13,7 @@ from llmopt.errors import DoesNotFit
 from llmopt.models.catalogue import built_in_models
 from llmopt.models.fit_table import fit_row, fit_table
 from llmopt.models.fit_torch import weight_bytes
-from llmopt.models.memory_fit import Correction, learn_correction, memory_fit
+from llmopt.models.memory_fit import Correction, learn_correction, memory_fit, planned_device_bytes
 from llmopt.models.metadata import read_model
 from llmopt.records import Cpu, Device, DeviceType, Hardware, HostMemory, Load, ModelInfo, Task
 
@@ -317,3 +317,16 @@ def test_a_local_file_is_judged_as_it_is(demo_model):
     row = fit_row(read_model(demo_model), machine(ram_gb=1))
     assert (row.precision, row.fits) == ("Q4_1", True)
     assert fit_row(read_model(demo_model), machine(ram_gb=0.2)).fits is False
+
+
+def test_the_plan_of_each_device_is_its_share_of_what_goes_to_devices():
+    hardware = machine(gpus=4)
+    settings = {"gpu_memory_utilization": 0.9, "tensor_parallel": 2, "max_model_len": 4096, "dtype": "bfloat16"}
+    fit = memory_fit("vllm", LLAMA, settings, hardware, TASK)
+    planned = planned_device_bytes(fit, settings, hardware)
+    assert len(planned) == 2
+    assert set(planned) <= {device.uuid for device in hardware.devices}
+    assert sum(planned.values()) == pytest.approx(fit.bytes_of(place="device"), abs=2)
+    assert planned_device_bytes(memory_fit("fake", LLAMA, {}, hardware, TASK), {}, hardware) == {}
+    nowhere = machine(gpus=0)
+    assert planned_device_bytes(memory_fit("vllm", LLAMA, settings, nowhere, TASK), settings, nowhere) == {}

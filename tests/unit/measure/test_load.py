@@ -9,6 +9,7 @@ import pytest
 from llmopt.measure.arrivals import arrival_times
 from llmopt.measure.client import Client
 from llmopt.measure.load import disjoint, drive, share_prefix
+from llmopt.measure.validity import certify
 from llmopt.records import Endpoint, InferenceParams, Load, Request
 
 CHUNKED = ("Transfer-Encoding: chunked", "")
@@ -183,3 +184,29 @@ def test_disjoint_requests_have_no_common_beginning():
     texts = [request.messages[0]["content"] for request in itertools.islice(disjoint(asks(2)), 30)]
     assert len(set(texts)) == 30
     assert all(not b.startswith(a) for a, b in itertools.pairwise(texts))
+
+
+@pytest.mark.parametrize("load", [Load(streams=2), Load(rate=1000.0, arrival="constant")])
+async def test_no_request_is_sent_without_leave_and_the_pause_is_told(server, wire, load):
+    server.scripts = [answer(wire)]
+    reached = asyncio.Event()
+
+    class Gate(asyncio.Event):
+        async def wait(self):
+            reached.set()
+            return await super().wait()
+
+    go = Gate()
+    async with Client(server.endpoint) as client:
+        waiting = asyncio.ensure_future(drive(client, asks(12), load, go=go))
+        await asyncio.wait_for(reached.wait(), 30)
+        assert not server.requests
+        go.set()
+        run = await waiting
+    assert len(run.samples) == 12
+    assert run.held_s > 0
+    assert not certify(run).valid
+    assert "measure.warn_held" in certify(run).warnings
+    async with Client(server.endpoint) as client:
+        free = await drive(client, asks(3), load, go=go)
+    assert free.held_s == 0

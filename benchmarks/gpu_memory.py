@@ -1,0 +1,310 @@
+"""Memory of a real torch model comes back every time: guarded loads and releases here, and whole engine launches.
+
+    python benchmarks/gpu_memory.py --out FOLDER [--cycles 500] [--launches 20] [--place cuda:0|cpu] [--seconds 115]
+
+Each cycle loads a language model (random weights, the real architecture) inside ``memory_guard``, answers
+with it, and leaves in one of four ways: its last reference goes, the caller keeps it, it fails half way, or only its
+cache is kept. Each launch starts ``transformers serve`` on such a model under our guardian and proves the release.
+Needs torch and transformers and no network. ``--seconds`` ends it early; a run that was cut short says so and has
+missed its figure. Prints one JSON object; FOLDER gets every cycle and launch (gpu_memory.json).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from llmopt.engines.launch import launch
+from llmopt.engines.transformers import Transformers
+from llmopt.errors import LlmoptError
+from llmopt.hardware.guard import Guard, ResourceManager
+from llmopt.hardware.inprocess import release_caches
+from llmopt.hardware.probe import probe
+from llmopt.hardware.release import ReleaseReport
+from llmopt.hardware.supervision import LaunchMemory
+from llmopt.hardware.tree import tree_memory
+from llmopt.models.metadata import read_model
+from llmopt.records import Load, Task
+from llmopt.runtime.guardian import Guardian
+
+MIB = 1 << 20
+WARM_CYCLES = 3
+ENDINGS = ("let go", "kept by the caller", "failed half way", "cache kept")
+VOCABULARY = 32_000
+SIZES = {
+    "cuda": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 16},
+    "cpu": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8},
+}
+"""1.5 GB in half precision on a GPU: well above what a release may leave (64 MiB or 0.5 % of the device)."""
+REQUIRED_GB = {"cuda": 2.5, "cpu": 0.5}
+SERVED = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8}
+WORDS = "the quick brown fox jumps over a lazy dog 하나 둘 셋 넷 다섯 여섯 일곱 여덟 아홉 열 1 2 3 4 5 6 7 8 9 + - ="
+TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+
+
+class HalfWay(Exception):
+    """What a cycle that is meant to fail raises."""
+
+
+def configuration(**sizes: int) -> Any:
+    """A small Qwen2, the architecture of the demo's larger model."""
+    return Qwen2Config(
+        num_attention_heads=16, num_key_value_heads=4, max_position_embeddings=2048, tie_word_embeddings=True, **sizes
+    )
+
+
+def load(place: str) -> Qwen2ForCausalLM:
+    """A model with random weights, made where it is used."""
+    before, kind = torch.get_default_dtype(), torch.device(place).type
+    torch.set_default_dtype(torch.float16 if kind == "cuda" else torch.float32)
+    try:
+        with torch.device(place):
+            return Qwen2ForCausalLM(configuration(**SIZES[kind], vocab_size=VOCABULARY)).eval()
+    finally:
+        torch.set_default_dtype(before)
+
+
+@torch.no_grad()
+def answer(model: Qwen2ForCausalLM, place: str) -> Any:
+    """A prompt of 256 tokens and eight more; returns the cache, which is memory of its own."""
+    tokens = torch.randint(0, VOCABULARY, (2, 256), device=place)
+    out = model(tokens, use_cache=True)
+    for _ in range(8):
+        out = model(out.logits[:, -1:].argmax(-1), past_key_values=out.past_key_values, use_cache=True)
+    return out.past_key_values
+
+
+def use(guard: Guard, place: str, ending: str, kept: list[Any]) -> None:
+    """Load and answer, and leave as ``ending`` says."""
+    model = guard.register(load(place))
+    cache = answer(model, place)
+    if ending == "kept by the caller":
+        kept.append(model)
+    elif ending == "cache kept":
+        kept.append(guard.register(Cache(cache)))
+    elif ending == "failed half way":
+        raise HalfWay(ending)
+
+
+def one_cycle(manager: ResourceManager, place: str, ending: str, kept: list[Any]) -> ReleaseReport:
+    """The proof of one guarded use."""
+    with suppress(HalfWay), manager.memory_guard(ending, required_gb=REQUIRED_GB[torch.device(place).type]) as guard:
+        use(guard, place, ending, kept)
+    return manager.releases[-1]
+
+
+class Cache:
+    """A caller's own object that holds device memory and knows how to let go of it."""
+
+    def __init__(self, cache: Any) -> None:
+        self.cache = cache
+
+    def close(self) -> None:
+        """Let go."""
+        self.cache = None
+
+
+def run_cycles(count: int, place: str, until_s: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """``count`` cycles after a few that settle libraries and thread pools; summary and rows."""
+    manager, kept, rows = ResourceManager(), [], []
+    for number in range(WARM_CYCLES):
+        one_cycle(manager, place, ENDINGS[number % len(ENDINGS)], [])
+    peak = peak_of_one_cycle(place)
+    first = held(place)
+    for number in range(count):
+        if time.monotonic() > until_s:
+            break
+        ending, began_s = ENDINGS[number % len(ENDINGS)], time.monotonic()
+        report = one_cycle(manager, place, ending, kept)
+        row: dict[str, Any] = {"cycle": number, "ending": ending, "verified": report.verified}
+        row |= {"proof_s": round(report.seconds, 3), "holders": list(report.lines())}
+        row |= {f"{name}_bytes": value for name, value in held(place).items()}
+        row |= {"device_baseline_bytes": [device.baseline_bytes for device in report.devices]}
+        row |= {"device_used_bytes": [device.used_bytes for device in report.devices]}
+        rows.append({**row, "seconds": round(time.monotonic() - began_s, 3)})
+    used = [max(row["device_used_bytes"], default=0) for row in rows]
+    summary: dict[str, Any] = {
+        "cycles": len(rows),
+        "wanted": count,
+        "not_returned": sum(not row["verified"] for row in rows),
+        "held_by_the_caller": len(kept),
+        "peak_of_one_cycle_mib": round(peak / MIB, 1),
+        "slowest_proof_s": max((row["proof_s"] for row in rows), default=None),
+    }
+    if rows:
+        last = held(place)
+        summary |= {f"{name}_growth_mib": round((last[name] - first[name]) / MIB, 1) for name in first}
+        summary |= {"device_used_first_mib": round(used[0] / MIB, 1), "device_used_last_mib": round(used[-1] / MIB, 1)}
+        summary |= {"device_used_most_mib": round(max(used) / MIB, 1)}
+    return summary, rows
+
+
+def held(place: str) -> dict[str, int]:
+    """What this process holds: its own pages, and what its allocator has on the device."""
+    gc.collect()
+    found = {"host": tree_memory([os.getpid()]).anonymous_bytes}
+    if place != "cpu":
+        found |= {"allocated": torch.cuda.memory_allocated(place), "reserved": torch.cuda.memory_reserved(place)}
+    return found
+
+
+def peak_of_one_cycle(place: str) -> int:
+    """What one cycle takes at its height: the release of nothing would prove nothing."""
+    before = held(place)["host"]
+    if place != "cpu":
+        torch.cuda.reset_peak_memory_stats(place)
+    model = load(place)
+    cache = answer(model, place)
+    peak = held(place)["host"] - before if place == "cpu" else int(torch.cuda.max_memory_allocated(place))
+    del model, cache
+    release_caches()
+    return peak
+
+
+# ── engine launches ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write_model(folder: Path) -> Path:
+    """A complete model folder with random weights and a tokenizer trained on one line: nothing is downloaded."""
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=512, special_tokens=["<end>"], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator([WORDS], trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
+    fast.chat_template = TEMPLATE
+    model = Qwen2ForCausalLM(configuration(**SERVED, vocab_size=len(fast), eos_token_id=0, pad_token_id=0))
+    model.generation_config.eos_token_id = model.generation_config.pad_token_id = 0
+    model.half().save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+async def run_launches(count: int, folder: Path, until_s: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Start, ask, stop, prove, ``count`` times; summary and rows."""
+
+    engine, rows = Transformers(), []
+    found = engine.installation()
+    if not found.available:
+        return {"launches": 0, "wanted": count, "why_not": found.why_not}, rows
+    model = replace(read_model(write_model(folder / "model"), "random"), name="random")
+    task = Task(load=Load(streams=1), prompt_tokens=64, max_tokens=16)
+    settings = engine.baseline(model, probe(), task)
+    memory = LaunchMemory()
+    for number in range(count):
+        if time.monotonic() > until_s:
+            break
+        began_s = time.monotonic()
+        row: dict[str, Any] = {"launch": number}
+        try:
+            async with memory.around(f"launch {number}") as watched:
+                async with launch(
+                    engine, model, settings, guardian=Guardian.shared(), run_root=folder / "runs"
+                ) as running:
+                    watched.attach(running.pids)
+                    watched.phase("serving")
+                    row["start_s"] = round(running.start_seconds, 2)
+                row["stop"] = running.stop_report.how if running.stop_report else "lost"
+        except LlmoptError as error:
+            row["error"] = f"{error.key}: {error.what}\n{error.detail}"[-2000:]
+        report = watched.report
+        row |= {"verified": report.verified, "proof_s": round(report.seconds, 3), "holders": list(report.lines())}
+        trace = watched.trace()
+        row |= {"peak_mib": round(trace.peak_bytes / MIB), "peak_device_mib": round(trace.peak_device_bytes / MIB)}
+        row |= {"processes_left": list(report.processes_left)}
+        rows.append({**row, "seconds": round(time.monotonic() - began_s, 2)})
+        if "error" in row and number == 0:
+            break  # it does not work here: the reason is in the row
+    summary = {
+        "launches": len(rows),
+        "wanted": count,
+        "engine": f"transformers {found.version}",
+        "failed": sum("error" in row for row in rows),
+        "not_returned": sum(not row["verified"] for row in rows),
+        "processes_left": sum(len(row["processes_left"]) for row in rows),
+        "least_peak_mib": min((row["peak_mib"] for row in rows), default=None),
+        "least_peak_device_mib": min((row["peak_device_mib"] for row in rows), default=None),
+        "slowest_proof_s": max((row["proof_s"] for row in rows), default=None),
+    }
+    if rows and "error" in rows[0]:
+        summary["why_not"] = rows[0]["error"]
+    return summary, rows
+
+
+# ── all together ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def versions() -> dict[str, str]:
+    """What the figures were made with."""
+
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    for name in ("transformers", "nvidia-ml-py"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    if torch.cuda.is_available():
+        found |= {"gpu": torch.cuda.get_device_name(0), "cuda": str(torch.version.cuda)}
+    return found
+
+
+def missed(result: dict[str, Any]) -> list[str]:
+    """The figures of the specification that this result does not reach."""
+    cycles, launches = result.get("cycles"), result.get("launches")
+    found = []
+    if cycles:
+        found += ["cycles"] if cycles["cycles"] < cycles["wanted"] else []
+        found += ["cycles not returned"] if cycles["not_returned"] else []
+    if launches:
+        found += ["launches"] if launches["launches"] < launches["wanted"] else []
+        found += [f"launches {name}" for name in ("failed", "not_returned", "processes_left") if launches.get(name)]
+    return found
+
+
+def main() -> int:
+    """Measure, print, write."""
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--cycles", type=int, default=500)
+    parser.add_argument("--launches", type=int, default=20)
+    parser.add_argument("--place", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seconds", type=float, default=115.0)
+    options = parser.parse_args()
+    until_s = time.monotonic() + options.seconds
+    result: dict[str, Any] = {"place": options.place, "versions": versions()}
+    raw: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="gpumem") as name:
+        os.environ.setdefault("LLMOPT_HOME", name)
+        if options.cycles:
+            result["cycles"], raw["cycles"] = run_cycles(options.cycles, options.place, until_s)
+        if options.launches:
+            result["launches"], raw["launches"] = asyncio.run(run_launches(options.launches, Path(name), until_s))
+            Guardian.shared().close()
+    result["missed"] = missed(result)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "gpu_memory.json").write_text(json.dumps({**result, "raw": raw}, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result))
+    return 1 if result["missed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
