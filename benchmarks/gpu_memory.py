@@ -1,47 +1,35 @@
-"""Memory of a real torch model comes back every time: guarded loads and releases here, and whole engine launches.
+"""Memory of a real torch model comes back every time it is loaded, used and released under guard in one process.
 
-    python benchmarks/gpu_memory.py --out FOLDER [--cycles 500] [--launches 20] [--place cuda:0|cpu] [--seconds 115]
+    python benchmarks/gpu_memory.py --out FOLDER [--cycles 500] [--place cuda:0|cpu] [--seconds 115]
 
 Each cycle loads a language model (random weights, the real architecture) inside ``memory_guard``, answers
 with it, and leaves in one of four ways: its last reference goes, the caller keeps it, it fails half way, or only its
-cache is kept. Each launch starts ``transformers serve`` on such a model under our guardian and proves the release.
-Needs torch and transformers and no network. ``--seconds`` ends it early; a run that was cut short says so and has
-missed its figure. Prints one JSON object; FOLDER gets every cycle and launch (gpu_memory.json).
+cache is kept. Whole engine launches are measured by ``gpu_engines.py``. Needs torch and transformers and no network.
+``--seconds`` ends it early; a run that was cut short says so and has missed its figure. Prints one JSON object; FOLDER
+gets every cycle (gpu_memory.json).
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gc
 import json
 import os
 import platform
 import sys
-import tempfile
 import time
 from contextlib import suppress
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from llmopt.engines.launch import launch
-from llmopt.engines.transformers import Transformers
-from llmopt.errors import LlmoptError
 from llmopt.hardware.guard import Guard, ResourceManager
 from llmopt.hardware.inprocess import release_caches
-from llmopt.hardware.probe import probe
 from llmopt.hardware.release import ReleaseReport
-from llmopt.hardware.supervision import LaunchMemory
 from llmopt.hardware.tree import tree_memory
-from llmopt.models.metadata import read_model
-from llmopt.records import Load, Task
-from llmopt.runtime.guardian import Guardian
 
 MIB = 1 << 20
 WARM_CYCLES = 3
@@ -53,9 +41,6 @@ SIZES = {
 }
 """1.5 GB in half precision on a GPU: well above what a release may leave (64 MiB or 0.5 % of the device)."""
 REQUIRED_GB = {"cuda": 2.5, "cpu": 0.5}
-SERVED = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8}
-WORDS = "the quick brown fox jumps over a lazy dog 하나 둘 셋 넷 다섯 여섯 일곱 여덟 아홉 열 1 2 3 4 5 6 7 8 9 + - ="
-TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 
 
 class HalfWay(Exception):
@@ -177,78 +162,6 @@ def peak_of_one_cycle(place: str) -> int:
     return peak
 
 
-# ── engine launches ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def write_model(folder: Path) -> Path:
-    """A complete model folder with random weights and a tokenizer trained on one line: nothing is downloaded."""
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=512, special_tokens=["<end>"], initial_alphabet=alphabet)
-    tokenizer.train_from_iterator([WORDS], trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
-    fast.chat_template = TEMPLATE
-    model = Qwen2ForCausalLM(configuration(**SERVED, vocab_size=len(fast), eos_token_id=0, pad_token_id=0))
-    model.generation_config.eos_token_id = model.generation_config.pad_token_id = 0
-    model.half().save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return folder
-
-
-async def run_launches(count: int, folder: Path, until_s: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Start, ask, stop, prove, ``count`` times; summary and rows."""
-
-    engine, rows = Transformers(), []
-    found = engine.installation()
-    if not found.available:
-        return {"launches": 0, "wanted": count, "why_not": found.why_not}, rows
-    model = replace(read_model(write_model(folder / "model"), "random"), name="random")
-    task = Task(load=Load(streams=1), prompt_tokens=64, max_tokens=16)
-    settings = engine.baseline(model, probe(), task)
-    memory = LaunchMemory()
-    for number in range(count):
-        if time.monotonic() > until_s:
-            break
-        began_s = time.monotonic()
-        row: dict[str, Any] = {"launch": number}
-        try:
-            async with memory.around(f"launch {number}") as watched:
-                async with launch(
-                    engine, model, settings, guardian=Guardian.shared(), run_root=folder / "runs"
-                ) as running:
-                    watched.attach(running.pids)
-                    watched.phase("serving")
-                    row["start_s"] = round(running.start_seconds, 2)
-                row["stop"] = running.stop_report.how if running.stop_report else "lost"
-        except LlmoptError as error:
-            row["error"] = f"{error.key}: {error.what}\n{error.detail}"[-2000:]
-        report = watched.report
-        row |= {"verified": report.verified, "proof_s": round(report.seconds, 3), "holders": list(report.lines())}
-        trace = watched.trace()
-        row |= {"peak_mib": round(trace.peak_bytes / MIB), "peak_device_mib": round(trace.peak_device_bytes / MIB)}
-        row |= {"processes_left": list(report.processes_left)}
-        rows.append({**row, "seconds": round(time.monotonic() - began_s, 2)})
-        if "error" in row and number == 0:
-            break  # it does not work here: the reason is in the row
-    summary = {
-        "launches": len(rows),
-        "wanted": count,
-        "engine": f"transformers {found.version}",
-        "failed": sum("error" in row for row in rows),
-        "not_returned": sum(not row["verified"] for row in rows),
-        "processes_left": sum(len(row["processes_left"]) for row in rows),
-        "least_peak_mib": min((row["peak_mib"] for row in rows), default=None),
-        "least_peak_device_mib": min((row["peak_device_mib"] for row in rows), default=None),
-        "slowest_proof_s": max((row["proof_s"] for row in rows), default=None),
-    }
-    if rows and "error" in rows[0]:
-        summary["why_not"] = rows[0]["error"]
-    return summary, rows
-
-
 # ── all together ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -266,17 +179,10 @@ def versions() -> dict[str, str]:
     return found
 
 
-def missed(result: dict[str, Any]) -> list[str]:
-    """The figures of the specification that this result does not reach."""
-    cycles, launches = result.get("cycles"), result.get("launches")
-    found = []
-    if cycles:
-        found += ["cycles"] if cycles["cycles"] < cycles["wanted"] else []
-        found += ["cycles not returned"] if cycles["not_returned"] else []
-    if launches:
-        found += ["launches"] if launches["launches"] < launches["wanted"] else []
-        found += [f"launches {name}" for name in ("failed", "not_returned", "processes_left") if launches.get(name)]
-    return found
+def missed(cycles: dict[str, Any]) -> list[str]:
+    """The figures of the specification that these cycles do not reach."""
+    checks = {"cycles": cycles["cycles"] < cycles["wanted"], "not returned": cycles["not_returned"] > 0}
+    return [name for name, holds in checks.items() if holds]
 
 
 def main() -> int:
@@ -285,23 +191,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cycles", type=int, default=500)
-    parser.add_argument("--launches", type=int, default=20)
     parser.add_argument("--place", default="cuda:0" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seconds", type=float, default=115.0)
     options = parser.parse_args()
     until_s = time.monotonic() + options.seconds
-    result: dict[str, Any] = {"place": options.place, "versions": versions()}
-    raw: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="gpumem") as name:
-        os.environ.setdefault("LLMOPT_HOME", name)
-        if options.cycles:
-            result["cycles"], raw["cycles"] = run_cycles(options.cycles, options.place, until_s)
-        if options.launches:
-            result["launches"], raw["launches"] = asyncio.run(run_launches(options.launches, Path(name), until_s))
-            Guardian.shared().close()
-    result["missed"] = missed(result)
+    cycles, rows = run_cycles(options.cycles, options.place, until_s)
+    result = {"place": options.place, "versions": versions(), "cycles": cycles, "missed": missed(cycles)}
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "gpu_memory.json").write_text(json.dumps({**result, "raw": raw}, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps({**result, "raw": rows}, indent=1)
+    (options.out / "gpu_memory.json").write_text(text + "\n", encoding="utf-8")
     print(json.dumps(result))
     return 1 if result["missed"] else 0
 
