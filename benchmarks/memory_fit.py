@@ -1,10 +1,15 @@
-"""Estimated against measured memory of real llama.cpp launches.
+"""Estimated against measured memory of real launches.
 
     python benchmarks/memory_fit.py --out FILE [--launches N] [--models smollm2-135m,qwen2.5-coder-0.5b]
+    python benchmarks/memory_fit.py --out FILE --engine transformers --models FOLDER [--launches N]
+    python benchmarks/memory_fit.py --out FILE --engine vllm --models FOLDER [--launches N]
 
-Each launch of a spread of context × slots × micro-batch × KV types × flash attention is loaded until every slot worked
-through a long prompt, while the process tree's proportional set size is sampled. Raw rows go to FILE (JSON lines);
-a row that is there already is not measured again. The summary compares ``memory_fit`` with the peaks.
+Each launch of a spread of settings (llama.cpp: context × slots × micro-batch × KV types × flash attention;
+transformers: precision × batching × streams; vLLM: precision × sequences × length × cache) is loaded until every stream
+worked through a long prompt, while the process tree's proportional set size is sampled. Raw rows go to FILE (JSON
+lines); a row that is there already is not measured again. The summary compares ``memory_fit`` with the peaks.
+transformers and vLLM need an environment (``llmopt engines install …``) and a folder of safetensors. Nothing else
+should map the same weights meanwhile: shared pages count in part for each process, and such rows are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ import tempfile
 from pathlib import Path
 
 from llmopt.engines.launch import launch
-from llmopt.engines.llamacpp import LlamaCpp
+from llmopt.engines.registry import get_engine
 from llmopt.errors import EngineError
 from llmopt.hardware.probe import probe
 from llmopt.hardware.tree import tree_memory
@@ -69,10 +74,42 @@ def complete(point: dict[str, object]) -> dict[str, object]:
     }
 
 
-async def load(running, settings) -> tuple[dict[str, int], int]:
-    """Work every slot at once through a prompt of most of its share; returns the tree's peak and the longest prompt."""
-    share = int(settings["context"]) // int(settings["slots"])
-    words = min(int((share - 40) * 0.7), 2400 // int(settings["slots"]), 1100)  # some words are two tokens
+def torch_spread(engine: str, count: int, model, hardware, seed: int = 7) -> list[dict[str, object]]:
+    """``count`` complete settings of a PyTorch engine, with the streams they are loaded with."""
+    grid = {
+        "transformers": {
+            "dtype": ("float32", "bfloat16"),
+            "continuous_batching": (False, True),
+            "streams": (1, 4),
+            "prompt": (256, 1024),
+        },
+        "vllm": {
+            "dtype": ("bfloat16", "float32"),
+            "max_num_seqs": (1, 4, 16),
+            "max_model_len": (1024, 2048),
+            "kv_cache_bytes": (256 << 20, 1 << 30),
+            "streams": (4,),
+            "prompt": (512,),
+        },
+    }[engine]
+    every = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    random.Random(seed).shuffle(every)
+    points = []
+    for point in every[:count]:
+        task = Task(load=Load(streams=point["streams"]), max_tokens=8, prompt_tokens=point["prompt"])
+        base = dict(get_engine(engine).baseline(model, hardware, task))
+        changed = {name: value for name, value in point.items() if name not in {"streams", "prompt"}}
+        if engine == "vllm":
+            changed |= {"enforce_eager": True, "core_binding": "nobind", "threads": 2}
+            changed["max_num_batched_tokens"] = 2048
+        if changed.get("continuous_batching"):
+            changed |= {"block_size": 32, "cache_blocks": 256, "batch_tokens": 512}
+        points.append({"settings": base | changed, "streams": point["streams"], "prompt": point["prompt"]})
+    return points
+
+
+async def load(running, *, streams: int, words: int) -> tuple[dict[str, int], int]:
+    """Work every stream at once through a prompt of ``words``; returns the tree's peak and the longest prompt."""
     peak = {"anonymous": 0, "file": 0}
     done = asyncio.Event()
 
@@ -85,75 +122,115 @@ async def load(running, settings) -> tuple[dict[str, int], int]:
 
     async def one(seed: int) -> int:
         text = " ".join(random.Random(seed).choices(WORDS, k=words))
-        body = {"model": running.endpoint.model, "prompt": text, "max_tokens": 8, "cache_prompt": False}
-        answer = await request(running.endpoint, "POST", "/v1/completions", body=body, timeout_s=300)
+        messages = [{"role": "user", "content": text}]
+        body = {"model": running.endpoint.model, "messages": messages, "max_tokens": 8, "temperature": 0}
+        answer = await request(running.endpoint, "POST", "/v1/chat/completions", body=body, timeout_s=300)
         assert answer.status == 200, answer.body[:300]
         return int(json.loads(answer.body)["usage"]["prompt_tokens"])
 
     watcher = asyncio.create_task(watch())
-    lengths = await asyncio.gather(*(one(seed) for seed in range(int(settings["slots"]))))
+    lengths = await asyncio.gather(*(one(seed) for seed in range(streams)))
     await asyncio.sleep(0.3)
     done.set()
     await watcher
     return peak, max(lengths)
 
 
-async def measure(name: str, point: dict[str, object], guardian: Guardian, root: Path) -> dict[str, object]:
+def info(name: str):
+    """The model of a catalogue name or folder, read from its headers."""
     workspace = Workspace.here()
-    model = read_model(ensure_weights(find_model(name, workspace), workspace=workspace), name)
-    settings = complete(point)
-    row: dict[str, object] = {"model": name, "settings": settings}
+    return read_model(ensure_weights(find_model(name, workspace), workspace=workspace), Path(name).name)
+
+
+async def measure(engine: str, name: str, point: dict[str, object], guardian: Guardian, root: Path) -> dict:
+    """One launch; ``point`` are its settings with the streams and words it is loaded with."""
+    row = {"engine": engine, "model": name, **point}
     try:
-        async with launch(LlamaCpp(), model, settings, guardian=guardian, run_root=root) as running:
-            row["peak"], row["prompt_tokens"] = await load(running, settings)
+        async with launch(
+            get_engine(engine), info(name), point["settings"], guardian=guardian, run_root=root
+        ) as running:
+            row["peak"], row["prompt_tokens"] = await load(running, streams=point["streams"], words=point["prompt"])
     except EngineError as error:
         return {**row, "error": f"{error.key}: {error.detail[-300:]}"}
     return row
 
 
+def llamacpp_spread(count: int) -> list[dict[str, object]]:
+    found = []
+    for point in spread(count):
+        settings = complete(point)
+        share = int(settings["context"]) // int(settings["slots"])
+        words = min(int((share - 40) * 0.7), 2400 // int(settings["slots"]), 1100)  # some words are two tokens
+        found.append({"settings": settings, "streams": settings["slots"], "prompt": words})
+    return found
+
+
 def compare(rows: list[dict]) -> None:
-    hardware, workspace = probe(), Workspace.here()
-    models = {}
-    errors = []
+    hardware, models, errors, shared = probe(), {}, {}, 0
     for row in rows:
         if "peak" not in row:
             continue
-        name = row["model"]
-        if name not in models:
-            models[name] = read_model(ensure_weights(find_model(name, workspace), workspace=workspace), name)
+        name, engine = row["model"], row.get("engine", "llamacpp")
+        models[name] = models.get(name) or info(name)
         settings = row["settings"]
-        task = Task(load=Load(streams=settings["slots"]), max_tokens=8, prompt_tokens=row["prompt_tokens"])
-        fit = memory_fit("llamacpp", models[name], settings, hardware, task)
+        streams = row.get("streams") or settings["slots"]
+        task = Task(load=Load(streams=streams), max_tokens=8, prompt_tokens=row["prompt_tokens"])
+        fit = memory_fit(engine, models[name], settings, hardware, task)
+        mapped = sum(part.size_bytes for part in fit.parts if part.mapped and part.name == "weights")
+        if row["peak"]["file"] < 0.9 * mapped:
+            shared += 1
+            continue
         measured = row["peak"]["anonymous"] + row["peak"]["file"]
         error = fit.total_bytes / measured - 1
-        errors.append(error)
-        brief = {key: settings[key] for key in ("context", "slots", "ubatch", "cache_type_k", "flash_attention")}
-        print(f"{name:20} {brief} measured {measured >> 20} MB, estimated {fit.total_bytes >> 20} MB, {error:+.1%}")
-    if errors:
-        mean = sum(abs(error) for error in errors) / len(errors)
-        print(
-            f"n={len(errors)}  mean |error| {mean:.1%}  worst under {min(errors):+.1%}  worst over {max(errors):+.1%}"
+        errors.setdefault((engine, Path(name).name), []).append(error)
+        shown = (
+            "context",
+            "slots",
+            "ubatch",
+            "cache_type_k",
+            "flash_attention",
+            "dtype",
+            "max_num_seqs",
+            "kv_cache_bytes",
         )
+        brief = {key: settings[key] for key in shown if key in settings}
+        print(f"{name:20} {brief} measured {measured >> 20} MB, estimated {fit.total_bytes >> 20} MB, {error:+.1%}")
+    if shared:
+        print(f"{shared} rows left out: another process mapped the same weights")
+    for (engine, name), found in errors.items():
+        summary(f"{engine} {name}", found)
+    if errors:
+        summary("all", [error for found in errors.values() for error in found])
+
+
+def summary(name: str, errors: list[float]) -> None:
+    mean = sum(abs(error) for error in errors) / len(errors)
+    print(f"{name}: n={len(errors)}  mean |error| {mean:.1%}  worst under {min(errors):+.1%}  over {max(errors):+.1%}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--launches", type=int, default=20, help="for each model")
+    parser.add_argument("--engine", choices=("llamacpp", "transformers", "vllm"), default="llamacpp")
     parser.add_argument("--models", default="smollm2-135m,qwen2.5-coder-0.5b")
     given = parser.parse_args()
     lines = given.out.read_text().splitlines() if given.out.is_file() else []
     rows = [json.loads(line) for line in lines]
-    known = {(row["model"], json.dumps(row["settings"], sort_keys=True)) for row in rows}
+    known = {(row["model"], json.dumps(row["settings"], sort_keys=True), row.get("streams")) for row in rows}
     with Guardian() as guardian, tempfile.TemporaryDirectory() as folder, given.out.open("a") as out:
-        for point, name in itertools.product(spread(given.launches), given.models.split(",")):
-            if (name, json.dumps(complete(point), sort_keys=True)) in known:
-                continue
-            row = asyncio.run(measure(name, point, guardian, Path(folder)))
-            out.write(json.dumps(row) + "\n")
-            out.flush()
-            rows.append(row)
-            print(json.dumps({"model": name, **point, "peak": row.get("peak"), "error": row.get("error")}), flush=True)
+        for name in given.models.split(","):
+            llamacpp = given.engine == "llamacpp"
+            spreading = llamacpp_spread if llamacpp else lambda n: torch_spread(given.engine, n, info(name), probe())  # noqa: B023
+            for point in spreading(given.launches):
+                key = json.dumps(point["settings"], sort_keys=True)
+                if {(name, key, point["streams"]), (name, key, None)} & known:
+                    continue
+                row = asyncio.run(measure(given.engine, name, point, guardian, Path(folder)))
+                out.write(json.dumps(row) + "\n")
+                out.flush()
+                rows.append(row)
+                print(json.dumps(row), flush=True)
     compare(rows)
 
 

@@ -1,11 +1,13 @@
 """Predicted against measured time per output token on public serving measurements.
 
-    python benchmarks/speed_prediction.py [--held-out] [--every-group] [--write-constants]
+    python benchmarks/speed_prediction.py [--held-out] [--every-group] [--disaggregated] [--write-constants]
 
 The rows are the CSV inside the wheel aiconfigurator-core 0.12.0 (5,221 points measured by others; aggregated serving,
 tensor parallel up to 8), fetched by pip without its dependencies and read as a zip file. Models of one shape form a
 group; a group is held out where the hash of its first name says so. Everything was chosen by leaving one development
 group out at a time; ``--held-out`` scores the others with constants from the development groups alone.
+``--disaggregated`` scores rows of another kind: decoding workers (half of those that state a batch, by hash),
+each with constants from the aggregated rows of the other groups.
 """
 
 from __future__ import annotations
@@ -101,6 +103,18 @@ def serving_of(raw: dict[str, str], model: ModelInfo) -> Serving:
     )
 
 
+def decode_serving_of(raw: dict[str, str], model: ModelInfo) -> Serving:
+    """A decoding worker alone: it computes no prompts, which others do for it."""
+    decoding = {
+        **raw,
+        "batch_size": raw["decode_batch_size"],
+        "tp_size": raw["decode_tp_size"],
+        "attention_dp_size": raw["decode_attention_dp_size"],
+        "moe_ep_size": raw["decode_moe_ep_size"],
+    }
+    return replace(serving_of(decoding, model), fresh_tokens=0)
+
+
 def at_once(model: ModelInfo, serving: Serving, spec: DeviceSpec) -> Serving:
     """As many sequences as the device's memory holds; the others of a row's concurrency wait in the engine's queue."""
     weights, sequence = held_bytes(model, serving)
@@ -108,10 +122,18 @@ def at_once(model: ModelInfo, serving: Serving, spec: DeviceSpec) -> Serving:
     return serving if room <= 0 else replace(serving, sequences=max(1, min(serving.sequences, int(room / sequence))))
 
 
-def rows_of(wheel: zipfile.ZipFile) -> list[Row]:
+def rows_of(wheel: zipfile.ZipFile, *, disaggregated: bool = False) -> list[Row]:
     text = wheel.read("aiconfigurator_core/systems/silicon_sample.csv").decode()
-    table = [r for r in csv.DictReader(io.StringIO(text)) if r["mode"] == "agg" and int(r["tp_size"]) <= 8]
-    known = models(wheel, {raw["model_path"] for raw in table})
+    table = list(csv.DictReader(io.StringIO(text)))
+    names = {raw["model_path"] for raw in table if raw["mode"] == "agg" and int(raw["tp_size"]) <= 8}
+    if disaggregated:
+        names |= {raw["model_path"] for raw in table}
+        table = [r for r in table if r["mode"] == "disagg" and r["decode_batch_size"] and chosen(r["id"])]
+        table = [r for r in table if int(r["decode_tp_size"]) <= 8]
+    else:
+        table = [r for r in table if r["mode"] == "agg" and int(r["tp_size"]) <= 8]
+    serving = decode_serving_of if disaggregated else serving_of
+    known = models(wheel, names)
     shapes = defaultdict(list)
     for name, model in known.items():
         shapes[(model.layers, model.hidden_size, model.heads, model.experts, model.feed_forward)].append(name)
@@ -120,12 +142,16 @@ def rows_of(wheel: zipfile.ZipFile) -> list[Row]:
     for raw in table:
         name = raw["model_path"]
         spec = known_devices()[DEVICES[raw["system"]]]
-        work = work_of(known[name], at_once(known[name], serving_of(raw, known[name]), spec))
+        work = work_of(known[name], at_once(known[name], serving(raw, known[name]), spec))
         assert work is not None, name
         cell = Cell(model=first[name], device=raw["system"], engine=raw["backend"])
         seconds = float(raw["silicon_tpot_ms"]) / 1e3
         rows.append(Row(group=first[name], run=PastRun(cell=cell, work=work, spec=spec, seconds=seconds)))
     return rows
+
+
+def chosen(row: str) -> bool:
+    return int(hashlib.sha256(row.encode()).hexdigest()[:8], 16) % 2 == 0
 
 
 def held_out(group: str) -> bool:
@@ -187,14 +213,36 @@ def local(
     return pairs
 
 
+def score_decoding(rows: list[Row], decoding: list[Row]) -> None:
+    """Rows of decoding workers, their models unseen: constants come from the aggregated rows of other groups."""
+    unseen, near = [], []
+    for group in sorted({row.group for row in decoding}):
+        constants = constants_from([row for row in rows if row.group != group])
+        mine = [row for row in decoding if row.group == group]
+        pairs = forecasts(Forecaster(constants=constants), [row.run for row in mine])
+        score(f"  {group}", pairs)
+        unseen += pairs
+        near += local(mine, constants)
+    score("decoding workers, model unseen", unseen)
+    score("  without rows that beat the peak bandwidth", [pair for pair in unseen if possible(pair[0])])
+    if near:
+        score(f"decoding workers, after {LOCAL_ROWS} rows of the cell", near)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--held-out", action="store_true", help="score the held-out groups")
     parser.add_argument("--every-group", action="store_true", help="also leave out each of all groups in turn")
+    parser.add_argument("--disaggregated", action="store_true", help="score rows of decoding workers")
     parser.add_argument("--write-constants", action="store_true", help="store the constants of the development groups")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = rows_of(fetch(Path(folder)))
+        wheel = fetch(Path(folder))
+        rows = rows_of(wheel)
+        decoding = rows_of(wheel, disaggregated=True) if given.disaggregated else []
+    if decoding:
+        score_decoding(rows, decoding)
+        return
     development = [row for row in rows if not held_out(row.group)]
     others = [row for row in rows if held_out(row.group)]
     print(f"{len(rows)} rows; development {sorted({r.group for r in development})}")

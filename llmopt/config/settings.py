@@ -123,6 +123,11 @@ SPECS: tuple[SettingSpec, ...] = (
     SettingSpec(name="transformers_command", kind=str, default=None),
     SettingSpec(name="sglang_command", kind=str, default=None),
     SettingSpec(name="llama_server_command", kind=str, default=None),
+    SettingSpec(name="container_tool", kind=str, default="docker", choices=("docker", "podman", "nerdctl")),
+    SettingSpec(name="llamacpp_image", kind=str, default=None),
+    SettingSpec(name="vllm_image", kind=str, default=None),
+    SettingSpec(name="sglang_image", kind=str, default=None),
+    SettingSpec(name="transformers_image", kind=str, default=None),
 )
 FLAG = "flag"
 """The origin of a value given on the command line."""

@@ -9,8 +9,8 @@ import logging
 import secrets
 import shlex
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,18 +103,19 @@ async def launch(
     clock: Clock | None = None,
     sampling: InferenceParams = GREEDY,
     at: Endpoint | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> AsyncIterator[RunningEngine]:
     """Start ``engine`` as it plans, wait until it answers, and bring its whole tree down on exit, whatever was raised.
 
     The completion that shows it is ready is asked with ``sampling``. ``at`` is a host and port (with a key) that it
-    must listen on; without it, a private socket or port of our choice.
+    must listen on; without it, a private socket or port of our choice. ``env`` is added to the plan's (its devices).
 
     Raises EngineStartError when it does not become ready. An exception from the block becomes EngineDied (with the
     exception as its cause) where the engine had ended by itself. Both carry the classified failure as
     ``error.values["failure"]`` and command and last log lines as ``error.detail``.
     """
     clock, report = clock or MonotonicClock(), on_phase or (lambda _: None)
-    order = _Order(engine, model, settings, run_root, clock, report, sampling, at)
+    order = _Order(engine, model, settings, run_root, clock, report, sampling, at, env or {})
     order.report(Phase.STARTING)
     if engine.transport == "remote":
         yield await order.attach()
@@ -147,6 +148,7 @@ class _Order:
     report: Callable[[Phase], None]
     sampling: InferenceParams
     at: Endpoint | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
 
     async def attach(self) -> RunningEngine:
         """An engine that somebody else runs: only verified."""
@@ -203,7 +205,8 @@ class _Order:
 
     def plan_with(self, endpoint: Endpoint, folder: Path) -> LaunchPlan:
         """The engine's own plan for this endpoint."""
-        return self.engine.plan(self.model, self.settings, RunFolder(folder=folder, endpoint=endpoint))
+        plan = self.engine.plan(self.model, self.settings, RunFolder(folder=folder, endpoint=endpoint))
+        return replace(plan, env={**plan.env, **self.env})
 
     def run_folder(self) -> Path:
         """A fresh folder for one launch, readable by us alone."""

@@ -7,9 +7,11 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
 
+from llmopt.config.settings import load_settings
 from llmopt.engines.base import Engine
 from llmopt.errors import EngineMissing, UsageError
 from llmopt.messages import t
+from llmopt.paths import Workspace
 from llmopt.records import ENGINE_GROUP, DeviceType, Hardware, ModelInfo
 
 __all__ = ["choose_engine", "engine_names", "get_engine"]
@@ -26,6 +28,8 @@ NEVER_CHOSEN = ("fake", "openai")
 """Engines used only when named: one invents its answers, the other needs an address."""
 GPU_ORDER = ("vllm", "sglang", "llamacpp", "transformers")
 CPU_ORDER = ("llamacpp", "vllm", "transformers", "sglang")
+IMAGES = ("llamacpp_image", "vllm_image", "sglang_image", "transformers_image")
+"""Settings that put an engine into a container."""
 FAST_GPUS = (DeviceType.CUDA, DeviceType.ROCM)
 
 
@@ -40,11 +44,26 @@ def get_engine(name: str) -> Engine:
     if name in ENGINES:
         module, _, cls = ENGINES[name].partition(":")
         engine: Engine = getattr(import_module(module), cls)()
-        return engine
+        return _contained(engine)
     for point in entry_points(group=ENGINE_GROUP, name=name):
         return _plugin(point.name, point.load)
     near = get_close_matches(name, engine_names(), n=3, cutoff=0.4) or engine_names()
     raise UsageError("engines.unknown", name=name, near=", ".join(near))
+
+
+def _contained(engine: Engine) -> Engine:
+    """The engine inside the container that the settings name for it (``vllm_image`` …), else as it is."""
+    if f"{engine.name}_image" not in IMAGES:
+        return engine
+    values = load_settings(Workspace.here()).values
+    image = values.get(f"{engine.name}_image")
+    if not image:
+        return engine
+    from llmopt.engines.containers import Contained, ContainerImage  # noqa: PLC0415 - only where a setting asks for it
+    from llmopt.hardware.probe import probe  # noqa: PLC0415 - as above
+
+    uuids = [device.uuid for device in probe().devices if device.vendor == "nvidia"]
+    return Contained(engine, ContainerImage(image=str(image), tool=str(values["container_tool"])), uuids)
 
 
 def choose_engine(model: ModelInfo, hardware: Hardware, preferred: str | None = None) -> tuple[Engine, str]:

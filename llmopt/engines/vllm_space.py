@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from llmopt.engines.accelerators import gpus, has_bfloat16, has_float8, ranks_dividing
+from llmopt.engines.accelerators import gpus, has_bfloat16, has_float8, ranks_dividing, stages_dividing
 from llmopt.engines.options import Options
 from llmopt.engines.sizing import (
     doublings,
@@ -104,7 +104,7 @@ def _sizes(starts: Sequence[Settings], name: str, values: Iterable[SettingValue]
 def _on_gpus(model: ModelInfo, hardware: Hardware, starts: Sequence[Settings]) -> list[Parameter]:
     count = len(gpus(hardware))
     ranks = (*ranks_dividing(model, count), *(int(start["tensor_parallel"] or 1) for start in starts))
-    stages = tuple(range(1, min(count, model.layers or count) + 1))
+    stages = stages_dividing(model, count)
     return [
         launch_parameter("gpu_memory_utilization", (0.8, 0.88, UTILIZATION, 0.95), ordinal=True),
         launch_parameter("tensor_parallel", ranks, ordinal=True, changes_answers=True),

@@ -16,7 +16,6 @@ from llmopt.records import Hardware, ModelInfo, Settings, Task
 __all__ = ["paged_parts", "transformers_parts", "weight_bytes"]
 
 _MIB = 1 << 20
-_GIB = 1 << 30
 _BLOCK_TOKENS = 16
 _ACTIVATION = {1: 10, 2: 6, 4: 5, 8: 5}
 _LIBRARY_BYTES = 551 * _MIB
@@ -54,9 +53,9 @@ def weight_bytes(model: ModelInfo, dtype: str | None) -> int | None:
 
 def _loaded_weights(model: ModelInfo, settings: Settings) -> int | None:
     """What the settings make of the weights: load-time quantisation first, else the data type."""
-    if settings.get("load_in_4bit") or settings.get("quantization") in {"bitsandbytes", "int4"}:
+    if settings.get("load_in_4bit") or settings.get("quantization") in {"bitsandbytes", "int4", "bnb-4bit"}:
         return weight_bytes(model, "int4")
-    if settings.get("load_in_8bit") or settings.get("quantization") == "int8":
+    if settings.get("load_in_8bit") or settings.get("quantization") in {"int8", "bnb-8bit"}:
         return weight_bytes(model, "int8")
     if settings.get("quantization") == "fp8":
         return weight_bytes(model, "float8")
@@ -109,7 +108,7 @@ def paged_parts(model: ModelInfo, settings: Settings, hardware: Hardware, task: 
 
 def _paged_on_cpu(settings: Settings, weights: int, sequence: float, activations: int) -> tuple[Part, ...]:
     """Without a GPU the cache has the size it is given, and weights are read into anonymous memory."""
-    cache = float(settings.get("kv_cache_gb") or 0) * _GIB
+    cache = float(settings.get("kv_cache_bytes") or 0)
     return (
         Part(name="weights", size_bytes=weights),
         Part(name="kv", size_bytes=round(max(cache, sequence))),

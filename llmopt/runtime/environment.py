@@ -22,6 +22,7 @@ NAMES = frozenset(f"{SYSTEM} {NETWORK} {DEVICES}".split())
 PREFIXES = (
     *("LC_", "CUDA_", "NVIDIA_", "NCCL_", "HIP_", "HSA_", "ROCM_", "RCCL_", "ONEAPI_", "SYCL_", "GGML_", "VK_"),
     *("HF_", "TRANSFORMERS_", "PYTORCH_", "TORCH", "TRITON_", "VLLM_", "SGLANG_", "SGL_", "FLASHINFER_"),
+    *("DOCKER_", "CONTAINER_", "CONTAINERS_", "BUILDAH_"),
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_"),
 )
 SECRET = re.compile(r"TOKEN(?!IZERS)|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from llmopt.engines.accelerators import placement
 from llmopt.engines.base import Engine
 from llmopt.engines.launch import Phase, RunningEngine, launch
 from llmopt.hardware.levels import LevelChange, MemoryLimits
@@ -76,6 +77,7 @@ class StudyHost:
                 guardian=Guardian.shared(),
                 run_root=self._run_root,
                 on_phase=self._on_phase,
+                env=placement(configuration.launch, self.hardware),
                 sampling=configuration.request,
             ) as running:
                 watched.attach(running.pids)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmopt import __version__
+from llmopt.engines.accelerators import placement
 from llmopt.engines.base import RunFolder
 from llmopt.measure.stats.verdicts import quality_verdict, speed_verdict
 from llmopt.objective import Constraint, pareto_front
@@ -233,7 +234,7 @@ def command_of(prepared: Prepared, configuration: Configuration) -> dict[str, An
         "line": shlex.join(here),
         "argv": list(here),
         "elsewhere": shlex.join(plan.command),
-        "env": dict(prepared.settings.engine_env),
+        "env": {**prepared.settings.engine_env, **placement(configuration.launch, prepared.hardware)},
         "engine": prepared.engine.name,
         "engine_version": prepared.engine.installation().version,
         "request": configuration.request.given(),

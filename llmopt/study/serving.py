@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from llmopt.config.settings import SettingsView
+from llmopt.engines.accelerators import placement
 from llmopt.engines.base import Engine
 from llmopt.engines.launch import RunningEngine, launch
 from llmopt.engines.registry import get_engine
@@ -231,6 +232,7 @@ async def _running(
             run_root=run_root,
             on_phase=lambda phase: listener(Event(kind="engine", data={"phase": phase.value})),
             at=at,
+            env=placement(served.configuration.launch, served.hardware),
         ) as running:
             actions.engine = running
             watched.attach(running.pids)
