@@ -28,7 +28,7 @@ from llmopt.errors import EngineError
 from llmopt.hardware.probe import probe
 from llmopt.hardware.tree import tree_memory
 from llmopt.models.catalogue import find_model
-from llmopt.models.memory_fit import memory_fit
+from llmopt.models.memory_fit import MARGIN, memory_fit
 from llmopt.models.metadata import read_model
 from llmopt.models.weights import ensure_weights
 from llmopt.paths import Workspace
@@ -204,8 +204,12 @@ def compare(rows: list[dict]) -> None:
 
 
 def summary(name: str, errors: list[float]) -> None:
+    """Errors, and what they would do to launches on a machine that has just too little, or 15 % more than is needed."""
     mean = sum(abs(error) for error in errors) / len(errors)
     print(f"{name}: n={len(errors)}  mean |error| {mean:.1%}  worst under {min(errors):+.1%}  over {max(errors):+.1%}")
+    too_large = sum(1 + error <= 1 - MARGIN for error in errors)
+    refused = sum(1 + error > 1.15 * (1 - MARGIN) for error in errors)
+    print(f"  admitted although too large {too_large}, refused with 15 % to spare {refused}")
 
 
 def main() -> None:

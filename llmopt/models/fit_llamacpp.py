@@ -6,8 +6,9 @@ different context, slots, micro-batch, cache types and attention, and agree with
 - cells of a cache are padded to 256; separate slots share the context evenly, a unified cache is one for all;
 - a sliding cache keeps its window (of every slot, if unified) plus one micro-batch;
 - logits: 4 bytes × vocabulary for each slot;
-- compute, in 4-byte numbers a token of the micro-batch: 5 · hidden, plus the larger of 3 · feed-forward and the logits;
-  a mask of 2 bytes a cell with flash attention; without it, 4 bytes a cell for the mask and each head;
+- compute, in 4-byte numbers a token of the micro-batch (as far as all slots' prompts fill it): 5 · hidden, plus the
+  larger of 3 · feed-forward and the logits; a mask of 2 bytes a cell with flash attention; without it, 4 bytes a
+  cell for the mask and each head;
 - weights whose type has a faster layout on this CPU are copied into it (``REPACKED``);
 - the vocabulary's tables: about 200 bytes for each token and merge.
 """
@@ -115,7 +116,7 @@ def _compute_bytes(
     windowed = min(window_cells, used) if model.sliding_layers else 0
     hidden, heads = model.hidden_size or 0, model.heads or 0
     ubatch = int(settings.get("ubatch") or 512)
-    ubatch = min(ubatch, int(settings.get("batch") or ubatch))
+    ubatch = min(ubatch, int(settings.get("batch") or ubatch), slots * max(1, task.prompt_tokens))
     inner = 5 * hidden * 4 * ubatch
     forward = 3 * _forward_width(model) * 4 * ubatch
     logits = slots * (model.vocabulary or 0) * 4

@@ -213,14 +213,33 @@ def test_paged_engines_on_gpus(model, gpus, gpu_gb, settings, fits):
 
 
 def test_paged_engines_without_a_gpu_hold_the_cache_they_are_given():
-    fit = memory_fit("vllm", LLAMA, {"kv_cache_gb": 4, "max_model_len": 1024}, machine(), TASK)
+    fit = memory_fit("vllm", LLAMA, {"kv_cache_bytes": 4 * GIB, "max_model_len": 1024}, machine(), TASK)
     assert fit.bytes_of("kv") == 4 * GIB
     assert fit.bytes_of(place="device") == 0
 
 
+def test_transformers_run_one_request_after_the_other_unless_they_batch():
+    task = replace(TASK, prompt_tokens=1000)
+    alone = memory_fit("transformers", LLAMA, {"continuous_batching": False}, machine(), task)
+    one = memory_fit("transformers", LLAMA, {}, machine(), replace(task, load=Load(streams=1)))
+    assert alone.bytes_of("kv") == one.bytes_of("kv")
+    paged = {"continuous_batching": True, "cache_blocks": 256, "block_size": 32}
+    assert memory_fit("transformers", LLAMA, paged, machine(), task).bytes_of("kv") == 256 * 32 * 2 * 32 * 8 * 128 * 2
+
+
+def test_short_prompts_fill_no_large_micro_batch():
+    gguf = replace(LLAMA, format="gguf", weight_bytes=4 * GIB)
+    settings = {"slots": 2, "context": 4096, "ubatch": 1024, "batch": 2048}
+    short, long = (
+        memory_fit("llamacpp", gguf, settings, machine(), replace(TASK, prompt_tokens=tokens)).bytes_of("compute")
+        for tokens in (50, 2000)
+    )
+    assert short < long / 5
+
+
 def test_latent_attention_gains_nothing_from_more_ranks():
     model = replace(LLAMA, kv_heads=32, mla_rank=512, mla_rope_dim=64, extra={})
-    one = memory_fit("sglang", model, {"kv_cache_gb": 0, "max_model_len": 4096}, machine(), TASK)
+    one = memory_fit("sglang", model, {"kv_cache_bytes": 0, "max_model_len": 4096}, machine(), TASK)
     assert one.bytes_of("kv") == 4096 * 32 * 576 * 2
 
 
