@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "serve": "llmopt.cli.serve:command",
     "list": "llmopt.cli.listing:command",
     "clean": "llmopt.cli.clean:command",
+    "explain": "llmopt.cli.explain:command",
     "export": "llmopt.cli.export:command",
 }
 """Name → where the command lives; its line in ``--help`` is the message ``cli.NAME.short``."""

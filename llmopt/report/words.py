@@ -66,7 +66,7 @@ def verdict_sentence(result: Mapping[str, Any]) -> str:
     """The claim in one or two sentences."""
     verdict = result["verdict"]
     if verdict["effect"] is None:
-        return t(verdict["sentence"])
+        return " ".join((t(verdict["sentence"]), *map(_out_of_reach, result.get("unreached", ()))))
     main = next(entry for entry in result["gains"] if entry["step"] == "total")
     by_speed = verdict["relative"]
     first, other = (main["speed"], main["quality"]) if by_speed else (main["quality"], main["speed"])
@@ -75,6 +75,12 @@ def verdict_sentence(result: Mapping[str, Any]) -> str:
     if other is not None:
         sentence += " " + t(f"report.also_{other['kind']}", what=names[1], effect=effect(other))
     return sentence
+
+
+def _out_of_reach(limit: Mapping[str, Any]) -> str:
+    value, unit = limit["nearest"], limit["unit"]
+    nearest = "–" if value is None else size(value) if unit == "B" else f"{value:.4g} {unit}".rstrip()
+    return t("study.unreached_together" if limit["alone"] else "study.unreached", limit=limit["text"], nearest=nearest)
 
 
 def gain_rows(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:

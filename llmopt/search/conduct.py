@@ -48,6 +48,8 @@ class Conducted:
 
     finished: int
     lost_groups: int
+    unsuitable: tuple[str, ...]
+    """Machines that were passed over, each with why."""
     refused: tuple[str, ...]
     """Why groups were refused: no machine has what they need."""
 
@@ -67,6 +69,7 @@ class _Score:
     started: int = 0
     lost: int = 0
     refused: list[str] = field(default_factory=list)
+    unsuitable: list[str] = field(default_factory=list)
 
 
 def conduct(
@@ -81,16 +84,18 @@ def conduct(
     per_group: int = 4,
     attempts: int = 3,
     resources: Callable[[Configuration], Resources] = lambda _: Resources(),
+    trial: Callable[[Configuration], Mapping[str, Any]] | None = None,
     may_start: Callable[[], bool] = lambda: True,
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> Conducted:
-    """Run up to ``trials`` trials; ``spec`` and the configuration as JSON are what a worker is built from and given.
+    """Run up to ``trials`` trials; a worker is built from ``spec`` and given ``trial`` (the configuration as JSON).
 
     A group that is lost is run again (its finished trials are kept) up to ``attempts`` times in all. Raises UsageError
-    where every group was refused. ``may_start`` false (time is up) lets what runs come to its end.
+    where every group was refused. ``may_start`` false (enough) lets what runs come to its end; ``may_go_on`` false
+    (time is up) ends it, and what was running is abandoned.
     """
-    return _Conductor(coordinator, executor, ledger, study, work, spec, resources, attempts).run(
-        trials, per_group, may_start
-    )
+    conductor = _Conductor(coordinator, executor, ledger, study, work, spec, resources, attempts, trial or _plain)
+    return conductor.run(trials, per_group, may_start, may_go_on)
 
 
 class _Conductor:
@@ -104,6 +109,7 @@ class _Conductor:
         spec: Callable[[Configuration], Mapping[str, Any]],
         resources: Callable[[Configuration], Resources],
         attempts: int,
+        trial: Callable[[Configuration], Mapping[str, Any]],
     ) -> None:
         self._coordinator = coordinator
         self._executor = executor
@@ -113,14 +119,20 @@ class _Conductor:
         self._spec = spec
         self._resources = resources
         self._attempts = attempts
+        self._trial = trial
         self._open: dict[str, _Open] = {}
         self._names = itertools.count()
         self._score = _Score()
         self._exhausted = False
 
-    def run(self, trials: int, per_group: int, may_start: Callable[[], bool]) -> Conducted:
+    def run(
+        self, trials: int, per_group: int, may_start: Callable[[], bool], may_go_on: Callable[[], bool]
+    ) -> Conducted:
         """The loop."""
         while True:
+            if not may_go_on():
+                self._give_up()
+                break
             while self._wanted(trials) > 0 and may_start() and self._executor.capacity() > 0:
                 proposals = self._proposals(min(per_group, self._wanted(trials)))
                 if not proposals:
@@ -131,10 +143,12 @@ class _Conductor:
             for report in self._executor.reports(_WAIT_S):
                 self._take(report)
         if self._score.refused and not self._score.finished:
-            raise UsageError("search.no_machine", why="; ".join(dict.fromkeys(self._score.refused)))
+            why = dict.fromkeys((*self._score.refused, *self._score.unsuitable))
+            raise UsageError("search.no_machine", why="; ".join(why))
         return Conducted(
             finished=self._score.finished,
             lost_groups=self._score.lost,
+            unsuitable=tuple(dict.fromkeys(self._score.unsuitable)),
             refused=tuple(dict.fromkeys(self._score.refused)),
         )
 
@@ -159,12 +173,13 @@ class _Conductor:
             attempt=attempt,
         )
         configuration = proposals[0].configuration
+        trials = {key: self._trial(one.configuration) for key, one in zip(keys, proposals, strict=True)}
         self._executor.start(
             Group(
                 id=group_id,
                 work=self._work,
                 spec=dict(self._spec(configuration)),
-                trials={key: _plain(proposal.configuration) for key, proposal in zip(keys, proposals, strict=True)},
+                trials=trials,
                 resources=self._resources(configuration),
             )
         )
@@ -179,11 +194,15 @@ class _Conductor:
         del self._open[report.group]
         if report.kind == "lost":
             self._score.lost += 1
-        if report.kind == "lost" and open_.attempt < self._attempts:
-            for number in open_.numbers.values():
-                self._ledger.abandoned(number, report.why)
+        if report.kind == "unsuitable":
+            self._score.unsuitable.append(report.why)
+        again = report.kind == "unsuitable" or (report.kind == "lost" and open_.attempt < self._attempts)
+        if again:
+            self._abandon(open_, report.why)
             if open_.proposals:
-                self._begin(list(open_.proposals.values()), attempt=open_.attempt + 1)
+                # a machine of another kind is no fault of the group's
+                attempt = open_.attempt + (report.kind == "lost")
+                self._begin(list(open_.proposals.values()), attempt=max(attempt, 2))
             return
         if report.kind == "refused":
             self._score.refused.append(report.why)
@@ -191,6 +210,17 @@ class _Conductor:
             # what was not reported when the group ended did not run to its end: refused, raised, or lost too often
             result = self._ledger.failed(number, report.why, hardware=report.hardware)
             self._coordinator.tell(open_.proposals[key].configuration, result)
+
+    def _give_up(self) -> None:
+        """End what runs; its trials go first when the study is continued."""
+        for group_id, open_ in list(self._open.items()):
+            self._executor.cancel(group_id)
+            self._abandon(open_, "")
+        self._open.clear()
+
+    def _abandon(self, open_: _Open, why: str) -> None:
+        for number in open_.numbers.values():
+            self._ledger.abandoned(number, why)
 
     def _result(self, open_: _Open, report: Report) -> None:
         proposal, number = open_.proposals.pop(report.key, None), open_.numbers.pop(report.key, None)

@@ -47,10 +47,11 @@ class Report:
 
     ``result``: trial ``key`` ended with ``value``. ``failed``: the worker raised (``why``), the group is over.
     ``ended``: all trials were reported. ``lost``: the machine is gone. ``refused``: no machine can hold it.
+    ``unsuitable``: the machine it was given is of another kind and is not asked again.
     """
 
     group: str
-    kind: Literal["result", "failed", "ended", "lost", "refused"]
+    kind: Literal["result", "failed", "ended", "lost", "refused", "unsuitable"]
     key: str = ""
     value: Mapping[str, Any] = field(default_factory=dict)
     why: str = ""

@@ -1,7 +1,9 @@
 """Groups on a Ray cluster: one actor a group, in a placement group of its own, given up when no node can hold it.
 
-Ray core only. An infeasible placement group never raises in Ray, it waits for ever: hence the time-out. A node that
-dies takes its actors along; their groups are reported lost and are the conductor's to run again.
+Ray core only. An infeasible placement group never raises in Ray, it waits for ever: what no node can ever hold is
+refused at once, and waiting has a time-out. A node that dies takes its actors along; their groups are reported lost and
+are the conductor's to run again. A node with another version or other hardware is kept occupied, so that the group goes
+elsewhere: what was measured there could not be compared.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmopt.errors import UsageError
-from llmopt.search.executor import Report, build_worker
+from llmopt.search.executor import Report, Resources, build_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from llmopt.search.executor import Group, Resources
+    from llmopt.search.executor import Group
 
 __all__ = ["RayExecutor"]
 
@@ -32,10 +34,12 @@ class _Seat:
 
     def describe(self) -> dict[str, str]:
         """Build the worker; where it runs and what it runs. Not in ``__init__``: that would look like a lost node."""
-        from llmopt import __version__  # noqa: PLC0415 - on the node
+        import socket  # noqa: PLC0415 - on the node
+
+        from llmopt import __version__  # noqa: PLC0415 - as above
 
         self._worker = build_worker(self._work, self._spec)
-        return {"hardware": self._worker.hardware, "version": __version__}
+        return {"hardware": self._worker.hardware, "version": __version__, "host": socket.gethostname()}
 
     def run(self, trial: Mapping[str, Any]) -> dict[str, Any]:
         """One trial."""
@@ -66,8 +70,8 @@ class _Running:
 class RayExecutor:
     """Groups on the cluster at ``address`` (``auto`` for the one of this machine).
 
-    ``slots`` limits the groups at once (None: as many as the cluster has room for). Raises UsageError where Ray is not
-    installed or the address does not answer.
+    ``slots`` limits the groups at once (None: as many as the cluster has room for), ``hardware`` is the fingerprint
+    that machines must have (None: any). Raises UsageError where Ray is not installed or the address does not answer.
     """
 
     def __init__(
@@ -78,11 +82,14 @@ class RayExecutor:
         placement_s: float = 120.0,
         resources: Resources | None = None,
         namespace: str = "llmopt",
+        hardware: str | None = None,
     ) -> None:
         self._ray = _connected(address, namespace)
+        self.hardware = hardware
         self._slots = slots
         self._placement_s = placement_s
-        self._each = resources
+        self.resources = resources
+        self._unsuitable: list[_Running] = []
         self._running: dict[str, _Running] = {}
         self._said: list[Report] = []
 
@@ -92,15 +99,57 @@ class RayExecutor:
             return self._slots - len(self._running)
         free = self._ray.available_resources()
         placing = sum(run.seat is None for run in self._running.values())
-        if self._each is None:
+        if self.resources is None:
             return int(free.get("CPU", 0)) - placing
-        rooms = [free.get("CPU", 0) / max(self._each.cpus * self._each.nodes, 1e-9)]
-        if self._each.gpus:
-            rooms.append(free.get("GPU", 0) / (self._each.gpus * self._each.nodes))
+        rooms = [free.get("CPU", 0) / max(self.resources.cpus * self.resources.nodes, 1e-9)]
+        if self.resources.gpus:
+            rooms.append(free.get("GPU", 0) / (self.resources.gpus * self.resources.nodes))
         return int(min(rooms)) - placing
+
+    def survey(self, describe: Callable[[], Any], *, timeout_s: float = 60.0) -> list[tuple[str, Any]]:
+        """What ``describe`` says on every living node, with the node's address; an exception stands for its answer."""
+        from ray.util.scheduling_strategies import (  # noqa: PLC0415 - optional, only with --cluster
+            NodeAffinitySchedulingStrategy,
+        )
+
+        calls = []
+        for node in self._alive():
+            where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task = self._ray.remote(describe).options(num_cpus=0, scheduling_strategy=where)
+            calls.append((node["NodeManagerAddress"], task.remote()))
+        found: list[tuple[str, Any]] = []
+        deadline = time.monotonic() + timeout_s
+        for address, call in calls:
+            try:
+                answer = self._ray.get(call, timeout=max(deadline - time.monotonic(), 0.1))
+            except self._ray.exceptions.RayError as error:
+                answer = error
+            found.append((address, answer))
+        return found
+
+    def _alive(self) -> list[Mapping[str, Any]]:
+        """The nodes that can run something."""
+        return [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+
+    def _possible(self, need: Resources) -> bool:
+        """Whether the nodes that are alive could hold it, were they all free."""
+        rooms = [node["Resources"] for node in self._alive()]
+        large = [r for r in rooms if r.get("CPU", 0) >= need.cpus and r.get("GPU", 0) >= need.gpus]
+        return len(large) >= need.nodes
+
+    def largest(self) -> Resources:
+        """The most GPUs, and the most CPUs, that one living node has."""
+        rooms = [node["Resources"] for node in self._alive()]
+        return Resources(
+            cpus=max((r.get("CPU", 0.0) for r in rooms), default=0.0),
+            gpus=max((r.get("GPU", 0.0) for r in rooms), default=0.0),
+        )
 
     def start(self, group: Group) -> None:
         """Ask for a place; the group begins when the cluster gives it."""
+        if not self._possible(group.resources):
+            self._said.append(Report(group=group.id, kind="refused", why=self._lacking(group.resources)))
+            return
         from ray.util.placement_group import placement_group  # noqa: PLC0415 - optional, only with --cluster
 
         need = group.resources
@@ -136,6 +185,9 @@ class RayExecutor:
         """Cancel everything; the cluster itself stays as it was."""
         for group_id in list(self._running):
             self.cancel(group_id)
+        for run in self._unsuitable:
+            self._free(run)
+        self._unsuitable.clear()
 
     # ── one group ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -184,9 +236,17 @@ class RayExecutor:
 
         run.hardware = found["hardware"] or "unknown"
         if found["version"] != __version__:
-            self._end(run, "refused", why=f"llmopt {found['version']} != {__version__}")
-            return
-        self._next(run)
+            self._keep_occupied(run, why=f"{found['host']}: llmopt {found['version']}, not {__version__}")
+        elif self.hardware is not None and run.hardware != self.hardware:
+            self._keep_occupied(run, why=f"{found['host']}: hardware {run.hardware}, not {self.hardware}")
+        else:
+            self._next(run)
+
+    def _keep_occupied(self, run: _Running, *, why: str) -> None:
+        """This machine will not do; its place stays taken so that nothing else is placed there."""
+        self._say(run, "unsuitable", why=why)
+        self._running.pop(run.group.id, None)
+        self._unsuitable.append(run)
 
     def _next(self, run: _Running) -> None:
         found = next(run.waiting, None)
@@ -200,8 +260,11 @@ class RayExecutor:
     def _give_up_waiting(self) -> None:
         for run in list(self._running.values()):
             if run.seat is None and time.monotonic() - run.since_s > self._placement_s:
-                need = run.group.resources
-                self._end(run, "refused", why=f"{need.nodes} × {need.gpus:g} GPU, {need.cpus:g} CPU")
+                self._end(run, "refused", why=self._lacking(run.group.resources))
+
+    def _lacking(self, need: Resources) -> str:
+        most = self.largest()
+        return f"{need.nodes} × {need.gpus:g} GPU, {need.cpus:g} CPU (≤ {most.gpus:g} GPU, {most.cpus:g} CPU)"
 
     def _say(self, run: _Running, kind: Any, *, key: str = "", value: Any = None, why: str = "") -> None:
         self._said.append(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llmopt.objective import Objective
     from llmopt.records import Configuration, SettingValue
     from llmopt.search.proposer import Prior, Result
-    from llmopt.search.space import Space
+    from llmopt.search.space import Problem, Space
 
     Array = NDArray[np.float64]
 
@@ -71,13 +71,13 @@ class Effect:
 class WhyNot:
     """The answer to *why not these settings?*
 
-    ``illegal``: ``rule`` names the rule they break. ``failed`` and ``measured``: a trial of exactly them exists.
+    ``illegal``: ``problem`` names the rule they break. ``failed`` and ``measured``: a trial of exactly them exists.
     ``estimated``: nobody tried; effect and the probabilities to run and to meet all limits are believed.
     """
 
     kind: Literal["illegal", "failed", "measured", "estimated"]
     configuration: Configuration
-    rule: str = ""
+    problem: Problem | None = None
     result: Result | None = None
     effect: Effect | None = None
     runs: float | None = None
@@ -150,10 +150,10 @@ class Explainer:
         for name in changes:
             if name not in self._space.by_name:
                 raise UsageError("search.unknown_setting", parameter=name)
-        other = self._space.configuration({**self._space.assignment(at), **changes})
+        other = self._space.configuration(self._completed(at, changes))
         problem = self._space.problem(other)
         if problem is not None:
-            return WhyNot(kind="illegal", configuration=other, rule=problem.key)
+            return WhyNot(kind="illegal", configuration=other, problem=problem)
         for configuration, result in reversed(self._trials):
             if configuration.key == other.key:
                 failed = result.outcome in (Outcome.INFEASIBLE, Outcome.FAILED)
@@ -167,6 +167,19 @@ class Explainer:
             runs=float(outlook.runs[0]),
             allowed=float(outlook.allowed[0]),
         )
+
+    def _completed(self, at: Configuration, changes: Mapping[str, SettingValue]) -> dict[str, SettingValue]:
+        """The assignment of ``at`` with the changes; what they make active is taken from a trial like it, if any."""
+        found = {**self._space.assignment(at), **changes}
+        woken = [p for p in self._space.parameters if p.name not in found and self._space.active(p, found)]
+        if not woken:
+            return found
+        names = {parameter.name for parameter in woken}
+        for configuration, _ in reversed(self._trials):
+            tried = self._space.assignment(configuration)
+            if tried.keys() >= names and all(tried.get(name) == value for name, value in found.items()):
+                return tried
+        return {**found, **{parameter.name: grid_values(parameter)[-1] for parameter in woken}}
 
     # ── the process behind ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -19,7 +19,7 @@ from llmopt.study.prepare import Prepared, prepare
 from llmopt.study.request import StudyRequest
 from llmopt.workload.prompts import forms_for
 
-__all__ = ["Wanted", "contenders", "find_result", "load_result", "read_pairs", "stored", "wanted"]
+__all__ = ["Wanted", "contenders", "find_result", "guess", "load_result", "read_pairs", "stored", "wanted"]
 
 SIZE_LIMIT = 256 << 20
 SCHEMA_VERSION = 1
@@ -191,7 +191,7 @@ def _changed(base: Configuration, one: Wanted, prepared: Prepared) -> Configurat
 
 def _launch_value(name: str, text: str, now: SettingValue, choices: Sequence[SettingValue]) -> SettingValue:
     """``text`` in the type the setting has here; words must be among the known ones, numbers need not."""
-    value = _guess(text)
+    value = guess(text)
     words = [choice for choice in (*choices, now) if isinstance(choice, str)]
     if words and text in words:
         return text
@@ -205,7 +205,7 @@ def _launch_value(name: str, text: str, now: SettingValue, choices: Sequence[Set
 
 
 def _request_value(name: str, text: str, prepared: Prepared) -> SettingValue:
-    value = _guess(text)
+    value = guess(text)
     if name == "prompt_form":
         forms = forms_for(prepared.dataset)
         if text not in forms:
@@ -220,7 +220,8 @@ def _request_value(name: str, text: str, prepared: Prepared) -> SettingValue:
     return value
 
 
-def _guess(text: str) -> SettingValue:
+def guess(text: str) -> SettingValue:
+    """``text`` as a word for true, false or nothing, as a number, or as it is."""
     if text.lower() in WORDS:
         return WORDS[text.lower()]
     for kind in (int, float):

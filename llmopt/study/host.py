@@ -13,7 +13,11 @@ from llmopt.engines.base import Engine
 from llmopt.engines.launch import Phase, RunningEngine, launch
 from llmopt.hardware.levels import LevelChange, MemoryLimits
 from llmopt.hardware.supervision import LaunchMemory
+<<<<<<< HEAD
 from llmopt.models.memory_fit import MemoryFit, memory_fit, planned_device_bytes
+=======
+from llmopt.models.memory_fit import NO_CORRECTION, Correction, MemoryFit, memory_fit
+>>>>>>> 12d700d (Explain results, name limits out of reach, and let forecasts order the first trials)
 from llmopt.records import Configuration, Hardware, ModelInfo, Settings, Task
 from llmopt.runtime.guardian import Guardian
 from llmopt.search.trial import Hosted
@@ -38,6 +42,7 @@ class StudyHost:
         task: Task,
         run_root: Path,
         safe: bool = False,
+        correction: Correction = NO_CORRECTION,
         on_phase: Callable[[Phase], None] | None = None,
         on_level: Callable[[LevelChange], None] | None = None,
     ) -> None:
@@ -48,6 +53,7 @@ class StudyHost:
         self.memory = LaunchMemory(limits=MemoryLimits.safe() if safe else None)
         self._run_root = run_root
         self._safe = safe
+        self._correction = correction
         self._on_phase = on_phase
         self._on_level = on_level
 
@@ -87,7 +93,12 @@ class StudyHost:
 
     def misfit(self, settings: Settings) -> MemoryFit | None:
         """Why launch settings cannot fit into memory; None where they do or where nobody knows."""
+<<<<<<< HEAD
         fit, too_much = self._fit(settings)
+=======
+        fit = memory_fit(self.engine.name, self.model, settings, self.hardware, self.task, correction=self._correction)
+        too_much = fit.fits is False or (self._safe and fit.needed_bytes > SAFE_SHARE * fit.available_bytes)
+>>>>>>> 12d700d (Explain results, name limits out of reach, and let forecasts order the first trials)
         return fit if too_much else None
 
     def _fit(self, settings: Settings) -> tuple[MemoryFit, bool]:

@@ -6,16 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from llmopt.models.memory_fit import Correction
 from llmopt.objective import Constraint, Objective, objective_values
-from llmopt.records import Measurement, Outcome
+from llmopt.predict.machine import load_speed
+from llmopt.predict.study import Scene, StudyForecast
+from llmopt.records import Measurement, Outcome, Task
 from llmopt.search.proposer import Prior, Proposal, Result
 from llmopt.search.space import Space
 from llmopt.search.transfer import Circumstances, Earlier, History, first_trials
 from llmopt.store.database import Store
 from llmopt.store.rows import StudyRow, TrialRow
+from llmopt.study.foresight import (
+    Foresight,
+    Surroundings,
+    correction_of,
+    plain_model,
+    prompts_of,
+    seen_runs,
+    tokens_per_byte,
+)
 from llmopt.study.prepare import Prepared
 
-__all__ = ["Knowledge", "as_plain", "circumstances", "gather"]
+__all__ = ["Knowledge", "circumstances", "gather", "learnt_memory", "recorded_facts"]
 
 MOST_STUDIES = 50
 MOST_TRIALS = 200
@@ -28,6 +40,8 @@ class Knowledge:
 
     priors: tuple[Prior, ...] = ()
     first: tuple[Proposal, ...] = ()
+    foreseen: bool = False
+    """Whether the speed of configurations could be foretold."""
     studies: tuple[str, ...] = ()
     """Names of the earlier studies that had a say."""
 
@@ -50,15 +64,59 @@ def circumstances(prepared: Prepared) -> Circumstances:
     )
 
 
-def gather(prepared: Prepared, store: Store, study_id: int, *, space: Space, limits: Sequence[Constraint]) -> Knowledge:
-    """Everything that is known for this study from others of this workspace."""
+def recorded_facts(prepared: Prepared) -> dict[str, Any]:
+    """What is kept with a study so that later ones can learn from it."""
+    return {"circumstances": asdict(circumstances(prepared)), "model_facts": plain_model(prepared.model)}
+
+
+def learnt_memory(prepared: Prepared, store: Store) -> Correction:
+    """What earlier launches of this engine on this machine taught about its memory."""
+    return correction_of(store, _around(prepared))
+
+
+def gather(
+    prepared: Prepared,
+    store: Store,
+    study_id: int,
+    *,
+    space: Space,
+    limits: Sequence[Constraint],
+    task: Task,
+    baseline: TrialRow,
+) -> Knowledge:
+    """Everything that is known for this study: forecasts of its configurations, and earlier studies alike."""
     now, objectives = circumstances(prepared), prepared.goal.objectives
+    forecast = StudyForecast(_scene(prepared, task, baseline), seen_runs(store, _around(prepared), without=study_id))
+    foresight = Foresight(forecast, objectives, limits)
     earlier = _earlier(store, study_id, objectives, limits)
     history = History(space, objectives, earlier, now)
+    foreseen = foresight.predict(prepared.baseline) is not None
     return Knowledge(
-        priors=(history,) if history.used else (),
+        priors=(*((foresight,) if foreseen else ()), *((history,) if history.used else ())),
+        foreseen=foreseen,
         first=tuple(first_trials(space, objectives, earlier, now)),
         studies=history.names,
+    )
+
+
+def _around(prepared: Prepared) -> Surroundings:
+    return Surroundings(engine=prepared.engine.name, hardware=prepared.hardware)
+
+
+def _scene(prepared: Prepared, task: Task, baseline: TrialRow) -> Scene:
+    """What is foretold from: how long prompts and answers are was seen in the baseline."""
+    items = prepared.search_items
+    measured = baseline.measurement or Measurement(estimates={})
+    tokens = tokens_per_byte(prepared.dataset, items, measured.value("prompt_tokens_mean"))
+    return Scene(
+        model=prepared.model,
+        engine=prepared.engine.name,
+        engine_version=prepared.engine.installation().version or "",
+        hardware=prepared.hardware,
+        task=task,
+        prompts=prompts_of(prepared.dataset, items, tokens),
+        answer_tokens=measured.value("output_tokens_mean") or float(task.max_tokens),
+        speed=load_speed(hardware=prepared.hardware.fingerprint),
     )
 
 
@@ -93,8 +151,3 @@ def _judged(row: TrialRow, objectives: Sequence[Objective], limits: Sequence[Con
         objectives=objective_values(measured, objectives) if measured else None,
         violations=tuple(limit.check(measured).point_violation for limit in limits) if measured else None,
     )
-
-
-def as_plain(ran_on: Circumstances) -> dict[str, Any]:
-    """For the study's record."""
-    return asdict(ran_on)

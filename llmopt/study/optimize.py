@@ -18,7 +18,7 @@ from llmopt.runtime.locks import measuring_lock
 from llmopt.store.database import Store
 from llmopt.store.heartbeat import beating
 from llmopt.study.events import Event, Listener, silent
-from llmopt.study.knowledge import as_plain, circumstances
+from llmopt.study.knowledge import recorded_facts
 from llmopt.study.prepare import Prepared, prepare
 from llmopt.study.request import StudyRequest
 from llmopt.study.result import build_result
@@ -151,7 +151,7 @@ def _begin(store: Store, prepared: Prepared, name: str, study_id: int | None) ->
         return study_id
     return store.create_study(
         name,
-        {**prepared.request.to_spec(), "circumstances": as_plain(circumstances(prepared))},
+        {**prepared.request.to_spec(), **recorded_facts(prepared)},
         fingerprint=prepared.fingerprint,
         model=prepared.model.name,
         engine=prepared.engine.name,

@@ -25,7 +25,7 @@ from llmopt.study.request import StudyRequest
 from llmopt.workload.datasets import load_dataset, subset
 from llmopt.workload.prompts import DEFAULT_FORM, forms_for, render
 
-__all__ = ["Prepared", "first_task", "prepare", "refined_task"]
+__all__ = ["Prepared", "first_task", "goal_of", "prepare", "refined_task"]
 
 SEARCH_ITEMS, CONFIRM_ITEMS = 16, 32
 SMALL_ANSWER_TOKENS, ANSWER_TOKENS = 64, 512
@@ -95,7 +95,7 @@ def prepare(
     on_weights: Callable[..., None] | None = None,
 ) -> Prepared:
     """Resolve ``request``; cheap checks come before the weights are fetched. Raises LlmoptError kinds as documented."""
-    goal, constraints = _goal(request)
+    goal, constraints = goal_of(request)
     entry = find_model(request.model, workspace)
     dataset = load_dataset(request.dataset, workspace=workspace, seed=request.seed, columns=request.columns or None)
     hardware = probe()
@@ -202,7 +202,8 @@ def _default_answer_tokens(model: ModelInfo) -> int:
     return SMALL_ANSWER_TOKENS if small else ANSWER_TOKENS
 
 
-def _goal(request: StudyRequest) -> tuple[Goal, tuple[Constraint, ...]]:
+def goal_of(request: StudyRequest) -> tuple[Goal, tuple[Constraint, ...]]:
+    """What a request wants, and the limits it sets; raises UsageError for what cannot be read."""
     if request.objectives:
         goal = Goal(objectives=parse_objectives(request.objectives), floors=())
     elif request.strategy:

@@ -18,8 +18,10 @@ from llmopt.measure.stats.verdicts import quality_verdict, speed_verdict
 from llmopt.objective import Constraint, pareto_front
 from llmopt.records import Configuration, Endpoint, Outcome, Score, Verdict, VerdictKind
 from llmopt.search.confirm import Arm, ArmPass, Step, steps
+from llmopt.search.recorded_space import space_to_plain
 from llmopt.store.database import Store
 from llmopt.store.rows import TrialRow
+from llmopt.study.limits import unreached
 from llmopt.study.prepare import Prepared
 from llmopt.study.run import Finished
 
@@ -33,6 +35,8 @@ def build_result(prepared: Prepared, finished: Finished, store: Store, study_id:
     """Everything a reader, a program or a later comparison needs; plain data."""
     rows = list(store.trials(study_id))
     judged = _judge(prepared, finished)
+    searched = [row.measurement for row in rows if row.phase != "confirm" and row.outcome is Outcome.DONE]
+    impossible = unreached(finished.constraints, [one for one in searched if one is not None])
     best = finished.best.configuration
     return {
         "schema_version": SCHEMA_VERSION,
@@ -42,13 +46,14 @@ def build_result(prepared: Prepared, finished: Finished, store: Store, study_id:
         "stopped_by": finished.stopped_by,
         "accounting": _accounting(rows, finished),
         "request": prepared.request.to_spec(),
-        "verdict": _verdict(prepared, judged),
+        "verdict": _nothing_allowed(prepared) if impossible else _verdict(prepared, judged),
         "gains": judged,
         "baseline": _side(prepared, finished, finished.baseline),
         "best": _side(prepared, finished, finished.best),
         "points": dict(finished.points),
         "pareto": _pareto(prepared, rows),
         "constraints": [_limit(constraint, finished) for constraint in finished.constraints],
+        "unreached": [asdict(one) for one in impossible],
         "command": command_of(prepared, best),
         "model": model_facts(prepared),
         "dataset": {
@@ -61,6 +66,7 @@ def build_result(prepared: Prepared, finished: Finished, store: Store, study_id:
         "task": asdict(prepared.task),
         "hardware": asdict(prepared.hardware) | {"fingerprint": prepared.hardware.fingerprint},
         "versions": versions_of(prepared),
+        "space": space_to_plain(finished.space),
         "trials": [_trial(row) for row in rows if row.phase != "confirm"],
         "confirmation": [_pass(p, finished.arms) for p in finished.passes],
     }
@@ -138,6 +144,18 @@ def _verdict(prepared: Prepared, judged: Sequence[Mapping[str, Any]]) -> dict[st
         "more_samples": main["more_samples"],
         "others": {other_name: total[other_name]},
         "sentence": f"study.verdict_{main['kind']}",
+    }
+
+
+def _nothing_allowed(prepared: Prepared) -> dict[str, Any]:
+    """No configuration meets the limits: there is no winner, whatever was gained."""
+    return {
+        "kind": VerdictKind.UNDECIDED.value,
+        "objective": prepared.goal.objectives[0].name,
+        "effect": None,
+        "interval": None,
+        "others": {},
+        "sentence": "study.verdict_nothing_allowed",
     }
 
 
@@ -243,19 +261,7 @@ def command_of(prepared: Prepared, configuration: Configuration) -> dict[str, An
 
 def model_facts(prepared: Prepared) -> dict[str, Any]:
     """Which model it was, to the checksum."""
-    model = prepared.model
-    names = (
-        "name",
-        "path",
-        "format",
-        "architecture",
-        "parameters",
-        "weight_bytes",
-        "quantization",
-        "sha256",
-        "license",
-    )
-    return {name: getattr(model, name) for name in names}
+    return asdict(prepared.model)
 
 
 def versions_of(prepared: Prepared) -> dict[str, str | None]:
@@ -285,6 +291,7 @@ def _trial(row: TrialRow) -> dict[str, Any]:
         "configuration": configuration_of(row.configuration),
         "objectives": row.objectives,
         "violations": row.violations,
+        "fidelity": row.fidelity,
         "measurement": row.measurement.to_json() if row.measurement else None,
         "failure": row.failure,
         "samples": row.samples,

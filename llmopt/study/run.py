@@ -18,13 +18,19 @@ from llmopt.search.confirm import MIN_BLOCKS, POINTS, Arm, ArmPass, blocks_of, c
 from llmopt.search.coordinator import Coordinator
 from llmopt.search.proposer import Proposal
 from llmopt.search.racing import block_order
+<<<<<<< HEAD
 from llmopt.search.trial import Bench, TrialResult
+=======
+from llmopt.search.space import Space
+from llmopt.search.trial import Bench
+>>>>>>> 12d700d (Explain results, name limits out of reach, and let forecasts order the first trials)
 from llmopt.store.database import Store
 from llmopt.store.rows import TrialRow
 from llmopt.study.clock import ARMS, ConfirmPrice, StudyClock
 from llmopt.study.events import Event, Listener
 from llmopt.study.host import StudyHost
-from llmopt.study.knowledge import gather
+from llmopt.study.knowledge import gather, learnt_memory
+from llmopt.study.limits import refuse_hopeless
 from llmopt.study.planning import Planner
 from llmopt.study.prepare import Prepared, refined_task
 from llmopt.study.recorder import Recorder, told_of, trial_result
@@ -50,6 +56,7 @@ class Finished:
     stopped_by: str
     """``trials``, ``time``, ``space`` or ``no_progress``."""
     constraints: tuple[Constraint, ...]
+    space: Space
     began_s: float
     """Time of day at which this run began, seconds since 1970."""
     elapsed_s: float
@@ -93,6 +100,7 @@ class StudyRun:
             task=prepared.task,
             run_root=self.folder / "runs",
             safe=prepared.request.safe,
+            correction=learnt_memory(prepared, store),
             on_phase=lambda phase: listener(Event(kind="engine", data={"phase": phase.value})),
             on_level=self.teller.level_changed,
         )
@@ -122,6 +130,7 @@ class StudyRun:
             passes=tuple(passes),
             stopped_by=stopped_by,
             constraints=self.recorder.constraints,
+            space=space_of(self.prepared, self.host),
             began_s=self.began_s,
             elapsed_s=self.clock.elapsed_s,
         )
@@ -173,6 +182,7 @@ class StudyRun:
         samples = trial_result(baseline, self.folder).samples
         everything = (*self.prepared.search_items, *self.prepared.confirm_items)
         self.host.task = refined_task(self.prepared.work, everything, self._tokens_per_byte(samples))
+        refuse_hopeless(self.prepared, self.host.task, self.recorder.constraints)
 
     def _tokens_per_byte(self, samples: tuple[Sample, ...]) -> float:
         """The tokenizer's appetite for these texts, from the prompt tokens the engine itself counted."""
@@ -191,10 +201,10 @@ class StudyRun:
         """What the search goes by, once the baseline is known: space, knowledge, plan, coordinator."""
         prepared, objectives, limits = self.prepared, self.prepared.goal.objectives, self.recorder.constraints
         space = space_of(prepared, self.host)
-        knowledge = gather(prepared, self.store, self.study_id, space=space, limits=limits)
-        if knowledge.studies:
-            names = {"names": ", ".join(knowledge.studies)}
-            self.teller.say(Event(kind="note", data={"key": "study.learnt_from", "values": names}))
+        knowledge = gather(
+            prepared, self.store, self.study_id, space=space, limits=limits, task=self.host.task, baseline=baseline
+        )
+        self.teller.knows(knowledge)
         planner = Planner(
             prepared,
             self.recorder,

@@ -11,6 +11,7 @@ from llmopt.records import Configuration, Measurement, Outcome, Sample
 from llmopt.search.proposer import Result
 from llmopt.search.trial import TrialResult
 from llmopt.study.events import Event, Listener
+from llmopt.study.knowledge import Knowledge
 
 __all__ = ["Teller"]
 
@@ -29,6 +30,14 @@ class Teller:
     def phase(self, name: str) -> None:
         """Say that a part of the study begins."""
         self.say(Event(kind="phase", data={"name": name}))
+
+    def knows(self, knowledge: Knowledge) -> None:
+        """Say what is known before the first trial of the search."""
+        if knowledge.foreseen:
+            self.say(Event(kind="note", data={"key": "study.foreseen"}))
+        if knowledge.studies:
+            names = {"names": ", ".join(knowledge.studies)}
+            self.say(Event(kind="note", data={"key": "study.learnt_from", "values": names}))
 
     def started(self, number: int, configuration: Configuration, *, items: int, left_s: float | None) -> None:
         """Say what is about to be tried, as its difference from the baseline."""

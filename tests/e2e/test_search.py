@@ -126,3 +126,40 @@ def test_a_budget_that_can_measure_nothing_names_the_smallest_useful_one(cli):
     assert "--timeout" in ran.err
     assert "Traceback" not in ran.err
     cli.wait_until_clean()
+
+
+def test_a_limit_out_of_reach_is_named_with_the_nearest_value(cli, study):
+    events = study("far", "--constraint", "answers_per_minute>9999999", "--samples", "4", "--trials", "3")
+    result = events[-1]["result"]
+    (limit,) = result["unreached"]
+    assert limit["text"] == "answers_per_minute>9999999"
+    assert 0 < limit["nearest"] < 9999999
+    assert result["verdict"]["sentence"] == "study.verdict_nothing_allowed"
+    shown = (cli.folder / "optimization_results" / "far" / "report.en.md").read_text(encoding="utf-8")
+    assert "answers_per_minute>9999999" in shown
+
+
+def test_a_result_is_explained_and_why_not_is_answered(cli, study):
+    result = study("why", "--samples", "4", "--trials", "8")[-1]["result"]
+    other = next(t for t in result["trials"] if t["number"] != result["best"]["trial"] and t["origin"] == "start")
+    form = other["configuration"]["request"]["prompt_form"]
+    asked = ("--why-not", f"prompt_form={form},temperature=0.0", "--why-not", "threads=8", "--why-not", "context=256")
+    ran = cli.run("explain", "why", *asked, "--json")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    first = found["objectives"][0]
+    assert {one["parameter"] for one in first["importance"]} >= {"prompt_form", "threads"}
+    assert all(one["low"] <= one["share"] <= one["high"] for one in first["importance"])
+    assert {one["kind"] for one in found["binds"]} == {"memory", "bandwidth", "compute", "batch", "client"}
+    kinds = {tuple(answer["changes"]): answer["kind"] for answer in found["why_not"]}
+    assert kinds[("threads",)] in {"estimated", "measured"}
+    assert kinds[("context",)] == "illegal"
+    for language, word in (("en", "What holds the winner back"), ("ko", "무엇이 승자를 막고 있는가")):
+        told = cli.run("explain", "why", *asked, env={"LLMOPT_LANG": language})
+        assert told.code == 0, told.err
+        assert word in told.out
+        assert "threads=8" in told.out
+    for wrong, code in ((("nowhere",), 3), (("why", "--why-not", "wings=2"), 2), (("why", "--why-not", "threads"), 2)):
+        refused = cli.run("explain", *wrong)
+        assert refused.code == code, refused.err
+        assert "Traceback" not in refused.err
