@@ -13,11 +13,13 @@ from llmopt.engines.base import Engine
 from llmopt.engines.launch import Phase, RunningEngine, launch
 from llmopt.hardware.levels import LevelChange, MemoryLimits
 from llmopt.hardware.supervision import LaunchMemory
-<<<<<<< HEAD
-from llmopt.models.memory_fit import MemoryFit, memory_fit, planned_device_bytes
-=======
-from llmopt.models.memory_fit import NO_CORRECTION, Correction, MemoryFit, memory_fit
->>>>>>> 12d700d (Explain results, name limits out of reach, and let forecasts order the first trials)
+from llmopt.models.memory_fit import (
+    NO_CORRECTION,
+    Correction,
+    MemoryFit,
+    memory_fit,
+    planned_device_bytes,
+)
 from llmopt.records import Configuration, Hardware, ModelInfo, Settings, Task
 from llmopt.runtime.guardian import Guardian
 from llmopt.search.trial import Hosted
@@ -93,16 +95,11 @@ class StudyHost:
 
     def misfit(self, settings: Settings) -> MemoryFit | None:
         """Why launch settings cannot fit into memory; None where they do or where nobody knows."""
-<<<<<<< HEAD
         fit, too_much = self._fit(settings)
-=======
-        fit = memory_fit(self.engine.name, self.model, settings, self.hardware, self.task, correction=self._correction)
-        too_much = fit.fits is False or (self._safe and fit.needed_bytes > SAFE_SHARE * fit.available_bytes)
->>>>>>> 12d700d (Explain results, name limits out of reach, and let forecasts order the first trials)
         return fit if too_much else None
 
     def _fit(self, settings: Settings) -> tuple[MemoryFit, bool]:
-        fit = memory_fit(self.engine.name, self.model, settings, self.hardware, self.task)
+        fit = memory_fit(self.engine.name, self.model, settings, self.hardware, self.task, correction=self._correction)
         return fit, fit.fits is False or (self._safe and fit.needed_bytes > SAFE_SHARE * fit.available_bytes)
 
 

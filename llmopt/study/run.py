@@ -18,12 +18,8 @@ from llmopt.search.confirm import MIN_BLOCKS, POINTS, Arm, ArmPass, blocks_of, c
 from llmopt.search.coordinator import Coordinator
 from llmopt.search.proposer import Proposal
 from llmopt.search.racing import block_order
-<<<<<<< HEAD
-from llmopt.search.trial import Bench, TrialResult
-=======
 from llmopt.search.space import Space
-from llmopt.search.trial import Bench
->>>>>>> 12d700d (Explain results, name limits out of reach, and let forecasts order the first trials)
+from llmopt.search.trial import Bench, TrialResult
 from llmopt.store.database import Store
 from llmopt.store.rows import TrialRow
 from llmopt.study.clock import ARMS, ConfirmPrice, StudyClock
