@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llmopt import __version__
 from llmopt.engines.registry import get_engine
 from llmopt.errors import EngineMissing
 from llmopt.hardware.probe import probe
@@ -53,10 +55,6 @@ class NodeFacts:
 
 def survey_node() -> NodeFacts:
     """Describe the machine this runs on."""
-    import socket  # noqa: PLC0415 - one use, on the node
-
-    from llmopt import __version__  # noqa: PLC0415 - as above
-
     return NodeFacts(host=socket.gethostname(), version=__version__, hardware=probe())
 
 
@@ -74,7 +72,7 @@ class RemoteTrials:
         self._items = {item.id: item for item in self._job.items}
         engine = get_engine(self._job.engine)
         if not engine.installation().available:
-            raise EngineMissing("engines.not_here", engine=engine.name)
+            raise EngineMissing("search.engine_not_here", engine=engine.name, host=socket.gethostname())
         self._stack = contextlib.ExitStack()
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="llmopt-group-")))
         host = StudyHost(
