@@ -1,4 +1,4 @@
-"""The development loop: ``nox`` runs what .ci/run checks; ``-s long`` and ``-s heavy`` are the fuller proofs."""
+"""The development loop: ``nox`` runs what .ci/run checks; ``-s long``, ``heavy`` and ``figures`` are fuller proofs."""
 
 import nox
 
@@ -33,3 +33,16 @@ def long(session: nox.Session) -> None:
 def heavy(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", "tests/", "-m", "heavy", "--timeout", "7200", *session.posargs)
+
+
+@nox.session
+def figures(session: nox.Session) -> None:
+    session.install("-e", ".[test]")
+    session.run("python", "benchmarks/survive.py", *(session.posargs or ["--out", "survive-figures"]))
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    session.install(".")
+    session.install("pip-audit", "cyclonedx-bom")
+    session.run("python", ".ci/audit.py", "--sbom", "llmopt.cdx.json")

@@ -7,6 +7,7 @@ The variables of ``ENGINE_VARIABLES`` are not ours: they are handed on to the en
 from __future__ import annotations
 
 import difflib
+import io
 import json
 import os
 import re
@@ -27,6 +28,9 @@ __all__ = [
     "load_settings",
     "save_settings",
 ]
+
+_MOST_BYTES = 1 << 20
+"""Of a settings or .env file: nobody writes more by hand."""
 
 ENGINE_VARIABLES = (
     "TOKENIZERS_PARALLELISM",
@@ -208,25 +212,37 @@ def _read_dotenv(path: Path) -> dict[str, str]:
         return {}
     from dotenv import dotenv_values  # noqa: PLC0415 - only needed where a .env file exists
 
-    return {name: value for name, value in dotenv_values(path, interpolate=False).items() if value is not None}
+    text = io.StringIO(_text_of(path))
+    return {name: value for name, value in dotenv_values(stream=text, interpolate=False).items() if value is not None}
+
+
+def _text_of(path: Path) -> str:
+    """The text of a file that a person wrote; raises SettingsError for what is none, or too much of it."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise SettingsError("settings.too_large", path=path, limit_mb=_MOST_BYTES >> 20)
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise SettingsError("settings.not_utf8", path=path) from None
+    except OSError as error:
+        raise SettingsError("settings.unreadable", path=path, why=error.strerror) from None
 
 
 def _read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
+    text = _text_of(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
         loaded = json.loads(text)
-    except UnicodeDecodeError:
-        raise SettingsError("settings.not_utf8", path=path) from None
     except json.JSONDecodeError as error:
         raise SettingsError(
             "settings.not_json", path=path, line=error.lineno, column=error.colno, why=error.msg
         ) from None
-    except RecursionError:
-        raise SettingsError("settings.not_json", path=path, line=1, column=1, why="nested too deeply") from None
-    except OSError as error:
-        raise SettingsError("settings.unreadable", path=path, why=error.strerror) from None
+    except (RecursionError, ValueError) as error:  # also a number of thousands of digits
+        why = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:80]
+        raise SettingsError("settings.not_json", path=path, line=1, column=1, why=why) from None
     if not isinstance(loaded, dict):
         raise SettingsError("settings.not_object", path=path)
     for name in loaded:

@@ -58,6 +58,10 @@ class Catalogue:
     rows: tuple[Signature, ...]
     ready: Mapping[str, re.Pattern[str]]
 
+    def dialect(self, engine: str | None) -> str | None:
+        """``engine`` where rows are written for it; None (any output is possible) for one the catalogue never met."""
+        return engine if engine is not None and any(engine in row.engines for row in self.rows) else None
+
     def __getitem__(self, identifier: str) -> Signature:
         for row in self.rows:
             if row.id == identifier:

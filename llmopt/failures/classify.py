@@ -130,11 +130,12 @@ def classify(
     book = catalogue()
     text = _clean(log_text)
     code, signal, memory_kills = _ending(exit_status)
-    evidence = _Evidence(book, text, engine, after=_ready_end(book, text, engine))
+    dialect = book.dialect(engine)
+    evidence = _Evidence(book, text, dialect, after=_ready_end(book, text, dialect))
     match = (
         _by_kernel(book, kernel_log, killed=signal == _KILL and memory_kills > 0)
         or evidence.root()
-        or _by_names(book, engine, processes, locks)
+        or _by_names(book, dialect, processes, locks)
         or _by_exit(book, code, signal)
         or _by_http(book, text, http_status)
         or evidence.first("weak")
@@ -150,16 +151,19 @@ def find_failure(log_text: str, *, engine: str | None = None) -> Failure | None:
     """The root cause in the output of an engine that may be healthy: None where there is none, or it was survived."""
     book = catalogue()
     text = _clean(log_text)
-    match = _Evidence(book, text, engine, after=_ready_end(book, text, engine)).root()
+    dialect = book.dialect(engine)
+    match = _Evidence(book, text, dialect, after=_ready_end(book, text, dialect)).root()
     return None if match is None else _failure(match, text, engine)
 
 
 def find_notices(log_text: str, *, engine: str | None = None) -> tuple[Failure, ...]:
     """What the engine worked around by itself: to be noted with a result, because it changes what was measured."""
     text = _clean(log_text)
+    book = catalogue()
+    dialect = book.dialect(engine)
     found = []
-    for row in catalogue().rows:
-        if row.role == "notice" and row.log is not None and row.concerns(engine):
+    for row in book.rows:
+        if row.role == "notice" and row.log is not None and row.concerns(dialect):
             hit = row.log.search(text)
             if hit is not None:
                 found.append(_failure(_Match(row=row, start=hit.start(), end=hit.end()), text, engine))

@@ -133,8 +133,15 @@ def _existing_path(text: str, workspace: Workspace) -> Path | None:
         return None
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name no file system would take: what needs the file will say that it is not there
+        return False
+
+
 def _path_entry(path: Path) -> ModelEntry:
-    gguf = path.suffix == ".gguf" or path.is_file()
+    gguf = path.suffix == ".gguf" or _is_file(path)
     name = path.stem if gguf else path.name
     format_: Literal["gguf", "safetensors"] = "gguf" if gguf else "safetensors"
     return ModelEntry(

@@ -148,6 +148,8 @@ def _array(file: TextIO, text: str, path: Path) -> Rows:
                 raise DataError("data.json", path=path, line=number + 1, problem=problem.msg) from None
             text, at = text[at:] + chunk, 0
             continue
+        except (ValueError, RecursionError) as problem:  # thousands of digits, or nested without end
+            raise DataError("data.json", path=path, line=number + 1, problem=str(problem)[:80]) from None
         number += 1
         yield Row(number, _record(value, path, number))
         at = end
@@ -182,6 +184,8 @@ def _parse(text: str, path: Path, number: int) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as problem:
         raise DataError("data.json", path=path, line=number + problem.lineno - 1, problem=problem.msg) from None
+    except (ValueError, RecursionError) as problem:  # thousands of digits, or nested without end
+        raise DataError("data.json", path=path, line=number, problem=str(problem)[:80]) from None
 
 
 def _record(value: Any, path: Path, number: int) -> Mapping[str, Any]:

@@ -1,13 +1,8 @@
 """The main job from end to end on the scripted engine: results, Ctrl-C, kill -9, resume."""
 
 import json
-import random
 import signal
 import sqlite3
-import subprocess
-from contextlib import suppress
-
-import pytest
 
 DRY = ("optimize", "--dry-run", "--dataset", "korean_math_easy", "--samples", "6", "--name", "study")
 FAST = {"LLMOPT_FAKE_TIME_SCALE": "0.02"}
@@ -88,41 +83,6 @@ def test_ctrl_c_prints_how_to_continue_and_the_continuation_repeats_nothing(cli,
     assert after[: len(before)] == before
     assert len(after) == 12
     assert len({key for _, key, _ in after}) == 12
-
-
-def kill_and_resume(cli, wait_for, moments):
-    """Kill -9 at each moment (finished trials, then a random breath), resume, and check what must hold."""
-    source = random.Random(1)
-    arguments = (*DRY, "--trials", "14", "--method", "random")
-    for moment in moments:
-        process = cli.start(*arguments, env=FAST)
-        wait_for(lambda at=moment, process=process: len(finished(cli)) >= at or process.poll() is not None)
-        with suppress(subprocess.TimeoutExpired):  # still running, as expected
-            process.wait(timeout=source.random())
-        process.kill()
-        process.communicate()
-        before = finished(cli)
-        cli.wait_until_clean()
-        assert finished(cli)[: len(before)] == before
-        arguments = ("optimize", "--resume", "study")
-    ran = cli.run("optimize", "--resume", "study", env=FAST)
-    assert ran.code == 0, ran.err
-    return finished(cli)
-
-
-def test_kill_9_loses_nothing_repeats_nothing_and_changes_no_decision(cli, wait_for, tmp_path_factory):
-    killed = kill_and_resume(cli, wait_for, [1, 5, 9])
-    assert len({key for _, key, _ in killed}) == len(killed) == 14
-    other = type(cli)(tmp_path_factory.mktemp("w"), tmp_path_factory.mktemp("r"))
-    ran = other.run(*DRY, "--trials", "14", "--method", "random", env=FAST)
-    assert ran.code == 0, ran.err
-    assert {key for _, key, _ in finished(other)} == {key for _, key, _ in killed}
-
-
-@pytest.mark.long
-def test_twenty_kills(cli, wait_for):
-    killed = kill_and_resume(cli, wait_for, [random.Random(2).randint(0, 13) for _ in range(20)])
-    assert len({key for _, key, _ in killed}) == len(killed) == 14
 
 
 def test_a_second_measuring_run_is_refused_and_names_the_first(cli, wait_for):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -120,9 +120,16 @@ TestSupervision = Supervision.TestCase
 TestSupervision.settings = settings(max_examples=6, stateful_step_count=15, **COMMON)
 
 
-class Longer(Supervision):
-    """The same for 5,000 steps."""
+PARTS = 10
+"""Of the long run of 5,000 steps: each part is a test of its own, so that it can be run alone."""
 
 
-TestLonger = pytest.mark.long(pytest.mark.timeout(7200)(Longer.TestCase))
-TestLonger.settings = settings(max_examples=100, stateful_step_count=50, **COMMON)
+def _part(number: int) -> type:
+    machine = type(f"Longer{number}", (Supervision,), {})
+    case = seed(number)(machine).TestCase
+    case.settings = settings(max_examples=100 // PARTS, stateful_step_count=50, **COMMON)
+    return pytest.mark.long(pytest.mark.timeout(3600)(case))
+
+
+for _number in range(PARTS):
+    globals()[f"TestLonger{_number}"] = _part(_number)

@@ -72,6 +72,14 @@ def test_a_healthy_start_does_not_hide_a_later_cause() -> None:
             assert classify(later, engine="vllm", exit_status=1).id == case["expect"], name
 
 
+def test_an_engine_the_catalogue_never_met_may_say_anything() -> None:
+    log = text("failing", "llamacpp_kv")
+    wanted = FAILING["llamacpp_kv"]["expect"]
+    failure = classify(log, engine="somebody_elses", exit_status=1)
+    assert (failure.id, failure.engine) == (wanted, "somebody_elses")
+    assert classify(log, engine="vllm", exit_status=1).id != wanted
+
+
 def catalogue_role(identifier: str) -> str:
     return "unknown" if identifier == UNKNOWN else catalogue()[identifier].role
 
