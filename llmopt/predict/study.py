@@ -53,6 +53,8 @@ class Scene:
     prompts: Mapping[str, Prompt]
     answer_tokens: float
     """Tokens of a mean answer, as the baseline gave them."""
+    requests: int | None = None
+    """In one pass. A cache holds no beginning yet for the first of each slot; without it, for all of them."""
     speed: MachineSpeed | None = None
     """This machine's own peaks (see ``machine``); without them nothing is said about its CPU."""
     correction: Correction = NO_CORRECTION
@@ -217,8 +219,10 @@ def _serving(scene: Scene, configuration: Configuration, prompt: Prompt) -> Serv
     )
     serving = serving_of(scene.model, configuration.launch, task)
     caching = configuration.launch.get("prefix_cache") or configuration.launch.get("enable_prefix_caching")
-    fresh = max(1, round(prompt.tokens - prompt.shared)) if caching else None
-    return replace(serving, fresh_tokens=fresh)
+    if not caching:
+        return serving
+    cold = min(1.0, serving.sequences / scene.requests) if scene.requests else 0.0
+    return replace(serving, fresh_tokens=max(1, round(prompt.tokens - prompt.shared * (1 - cold))))
 
 
 def _spec(scene: Scene, configuration: Configuration) -> DeviceSpec | Unknown:

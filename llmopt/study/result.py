@@ -247,16 +247,25 @@ def command_of(prepared: Prepared, configuration: Configuration) -> dict[str, An
     """The launch command as it works when copied here (and ``elsewhere``), and the request fields that go with it."""
     run = RunFolder(folder=Path(), endpoint=Endpoint(model=prepared.model.name, port=8080))
     plan = prepared.engine.plan(prepared.model, configuration.launch, run)
-    here = plan.command_here or plan.command
+    env = {**prepared.settings.engine_env, **placement(configuration.launch, prepared.hardware)}
+    here, elsewhere = (_with(env, command) for command in (plan.command_here or plan.command, plan.command))
     return {
         "line": shlex.join(here),
         "argv": list(here),
-        "elsewhere": shlex.join(plan.command),
-        "env": {**prepared.settings.engine_env, **placement(configuration.launch, prepared.hardware)},
+        "elsewhere": shlex.join(elsewhere),
+        "env": env,
         "engine": prepared.engine.name,
         "engine_version": prepared.engine.installation().version,
         "request": configuration.request.given(),
     }
+
+
+def _with(env: Mapping[str, str], command: Sequence[str]) -> tuple[str, ...]:
+    """``command`` under ``env``, as one line that can be copied; what the command sets itself wins."""
+    if not env:
+        return tuple(command)
+    rest = command[1:] if command[:1] == ("env",) else command
+    return ("env", *(f"{name}={value}" for name, value in env.items()), *rest)
 
 
 def model_facts(prepared: Prepared) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from llmopt.paths import Workspace
 from llmopt.records import Endpoint, Load, Task
 from llmopt.runtime.http import HttpError, request
 from llmopt.study.events import silent
+from llmopt.study.result import _with as with_environment
 from llmopt.study.serving import Restarts, ServeRequest, prepare_serving, serve
 
 TASK = Task(load=Load(streams=2), max_tokens=16, prompt_tokens=64)
@@ -226,3 +227,9 @@ async def test_the_printed_command_of_llama_cpp_works_when_copied(demo_model, tm
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE_S)
+
+
+def test_a_printed_command_carries_its_environment():
+    assert with_environment({}, ("env", "A=1", "x")) == ("env", "A=1", "x")
+    assert with_environment({"HF_HOME": "/m"}, ("x", "-y")) == ("env", "HF_HOME=/m", "x", "-y")
+    assert with_environment({"A": "0"}, ("env", "A=1", "x")) == ("env", "A=0", "A=1", "x")  # the last one counts

@@ -153,6 +153,16 @@ def test_a_cached_beginning_is_not_computed_again():
     assert said[0] > 1.5 * said[1]
 
 
+def test_the_first_request_of_every_slot_finds_an_empty_cache():
+    runs = [SeenRun(scene=SCENE, configuration=p, answers_per_minute=truth(p, random.Random(1))) for p in grid()]
+    point = configuration(form="examples", prefix_cache=True)
+    warm, mixed, cold = (
+        StudyForecast(replace(SCENE, requests=requests), runs).of(point).figures["answers_per_minute"].value
+        for requests in (None, 16, 4)
+    )
+    assert cold < mixed < warm
+
+
 def test_an_open_loop_answers_no_more_than_is_asked():
     scene = replace(SCENE, task=replace(SCENE.task, load=Load(streams=None, rate=0.01, arrival="poisson")))
     runs = [SeenRun(scene=SCENE, configuration=p, answers_per_minute=truth(p, random.Random(1))) for p in grid()]
