@@ -116,6 +116,7 @@ def _scene(prepared: Prepared, task: Task, baseline: TrialRow) -> Scene:
         task=task,
         prompts=prompts_of(prepared.dataset, items, tokens),
         answer_tokens=measured.value("output_tokens_mean") or float(task.max_tokens),
+        requests=len(items),
         speed=load_speed(hardware=prepared.hardware.fingerprint),
     )
 
