@@ -17,8 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
+from llmopt.errors import StorageError
 from llmopt.objective import parse_objectives
 from llmopt.records import Outcome, Parameter
 from llmopt.search.conduct import conduct
@@ -198,12 +200,14 @@ def _finished_when(database: Path, wanted: int, process: subprocess.Popen) -> in
     while True:
         if process.poll() is not None:
             raise RuntimeError("the coordinator ended by itself")
+        done = 0
         if database.exists():
-            with Store.open(database, read_only=True) as store:
+            # the coordinator may be making its tables at this very moment
+            with suppress(StorageError), Store.open(database, read_only=True) as store:
                 row = store.find_study("scaling")
                 done = 0 if row is None else row.counts.get("done", 0)
-                if done >= wanted:
-                    return done
+        if done >= wanted:
+            return done
         time.sleep(0.2)
 
 

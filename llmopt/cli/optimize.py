@@ -46,6 +46,7 @@ DEMO_DATASET = "korean_math_easy"
 @option("--column", "columns", key="opt.column", multiple=True)
 @option("--seed", key="opt.seed", type=int, default=None)
 @option("--safe", key="opt.safe", is_flag=True)
+@option("--cluster", key="opt.cluster", default=None, metavar="auto|ADDRESS")
 @option("--name", key="opt.name", default=None)
 @option("--resume", "resume_name", key="opt.resume", is_flag=False, flag_value="", default=None)
 @option("--price-per-hour", key="opt.price", type=float, default=None)
@@ -126,6 +127,7 @@ def _request(given: dict[str, Any], settings: Any, limit_s: float | None) -> Any
         max_tokens=given["max_tokens"],
         seed=settings["seed"],
         safe=given["safe"],
+        cluster=given["cluster"],
         name=given["name"],
         columns=_columns(given["columns"]),
         quality_margin=settings["quality_margin"],

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from llmopt.records import Configuration, Item, Outcome, Sample
-from llmopt.search.trial import Bench, TrialResult
+from llmopt.search.trial import TrialBench, TrialResult
 
 __all__ = [
     "MIN_BLOCKS",
@@ -116,7 +116,7 @@ def blocks_of(items: Sequence[Item], blocks: int) -> list[tuple[Item, ...]]:
 
 
 async def confirm(
-    bench: Bench,
+    bench: TrialBench,
     arms: Sequence[Arm],
     blocks: Sequence[Sequence[Item]],
     *,

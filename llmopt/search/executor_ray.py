@@ -8,6 +8,7 @@ elsewhere: what was measured there could not be compared.
 
 from __future__ import annotations
 
+import socket
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RayExecutor"]
 
-_CONNECT_S = 30.0
+_CONNECT_S = 10.0
 
 
 class _Seat:
@@ -34,9 +35,7 @@ class _Seat:
 
     def describe(self) -> dict[str, str]:
         """Build the worker; where it runs and what it runs. Not in ``__init__``: that would look like a lost node."""
-        import socket  # noqa: PLC0415 - on the node
-
-        from llmopt import __version__  # noqa: PLC0415 - as above
+        from llmopt import __version__  # noqa: PLC0415 - on the node
 
         self._worker = build_worker(self._work, self._spec)
         return {"hardware": self._worker.hardware, "version": __version__, "host": socket.gethostname()}
@@ -289,6 +288,17 @@ def _first_line(error: object) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
+def _refuse_silent(address: str) -> None:
+    """Raise UsageError where nobody listens at ``host:port``: Ray itself would go on trying for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    except OSError as error:
+        raise UsageError("search.ray_unreachable", address=address, reason=error.strerror or error) from None
+
+
 def _connected(address: str, namespace: str) -> Any:
     try:
         import ray  # noqa: PLC0415 - optional, only with --cluster
@@ -296,6 +306,7 @@ def _connected(address: str, namespace: str) -> Any:
         raise UsageError("search.ray_missing") from None
     if ray.is_initialized():
         return ray
+    _refuse_silent(address)
     try:
         ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level="error")
     except Exception as error:

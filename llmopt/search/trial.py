@@ -44,7 +44,18 @@ if TYPE_CHECKING:
     from llmopt.hardware.supervision import WatchedLaunch
     from llmopt.search.racing import Decision
 
-__all__ = ["Bench", "EngineHost", "Failed", "Hosted", "Referee", "TrialResult", "Workload", "places", "request_for"]
+__all__ = [
+    "Bench",
+    "EngineHost",
+    "Failed",
+    "Hosted",
+    "Referee",
+    "TrialBench",
+    "TrialResult",
+    "Workload",
+    "places",
+    "request_for",
+]
 
 WARM_UP = WarmUpRule(requests=4, seconds=1.0, cap_s=2.0, span_s=0.75, drift=0.25, spread=0.4)
 """Once a launch: readiness has already had a real completion; this pages weights in and fills every slot."""
@@ -68,6 +79,43 @@ class Referee(Protocol):
 
     def answered(self, sample: Sample, score: Score) -> Decision:
         """Take one more answer into account."""
+        ...
+
+
+class TrialBench(Protocol):
+    """Runs trials: here (``Bench``) or elsewhere."""
+
+    @property
+    def launch_key(self) -> str | None:
+        """The launch settings that are running now, if any are kept running."""
+        ...
+
+    async def run(
+        self,
+        configuration: Configuration,
+        items: Sequence[Item],
+        *,
+        on_sample: OnSample | None = None,
+        fresh: bool = False,
+        referee: Referee | None = None,
+    ) -> TrialResult:
+        """Measure one configuration."""
+        ...
+
+    async def run_together(
+        self,
+        configurations: Sequence[Configuration],
+        items: Sequence[Item],
+        *,
+        on_sample: OnSample | None = None,
+        fresh: bool = False,
+        referees: Sequence[Referee] = (),
+    ) -> list[TrialResult]:
+        """Measure several request settings of one launch."""
+        ...
+
+    async def stop(self) -> None:
+        """Let go of what runs."""
         ...
 
 

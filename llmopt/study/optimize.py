@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from llmopt.report.writing import write_report
 from llmopt.runtime.locks import measuring_lock
 from llmopt.store.database import Store
 from llmopt.store.heartbeat import beating
+from llmopt.study.cluster import Cluster
 from llmopt.study.events import Event, Listener, silent
 from llmopt.study.knowledge import recorded_facts
 from llmopt.study.prepare import Prepared, prepare
@@ -124,12 +126,25 @@ async def _run(
         data = {"done_bytes": progress.done_bytes, "total_bytes": progress.total_bytes, "left_s": progress.eta_s}
         listener(Event(kind="weights", data=data))
 
-    prepared = await asyncio.to_thread(prepare, request, workspace=workspace, settings=settings, on_weights=fetching)
-    with measuring_lock(f"optimize {name}", wait=wait_for_lock):
+    cluster = None if request.cluster is None else await asyncio.to_thread(Cluster, request.cluster)
+    prepared = await asyncio.to_thread(
+        prepare,
+        request,
+        workspace=workspace,
+        settings=settings,
+        on_weights=fetching,
+        hardware=None if cluster is None else cluster.hardware,
+    )
+    with contextlib.ExitStack() as held:
+        if cluster is None:
+            held.enter_context(measuring_lock(f"optimize {name}", wait=wait_for_lock))
+        else:  # its machines take their own locks
+            held.callback(cluster.close)
+            _introduce(cluster, listener)
         study_id = _begin(store, prepared, name, study_id)
         ensure(study_folder(workspace, name))
         listener(Event(kind="note", data=_introduction(prepared, name)))
-        run = StudyRun(prepared, store, study_id, name, listener, started_s=started_s)
+        run = StudyRun(prepared, store, study_id, name, listener, started_s=started_s, cluster=cluster)
         try:
             with beating(store, study_id):
                 finished = await run.run()
@@ -143,6 +158,14 @@ async def _run(
         store.end_study(study_id, "finished", summary=_summary(result))
     listener(Event(kind="ended", data={"result": result}))
     return result
+
+
+def _introduce(cluster: Cluster, listener: Listener) -> None:
+    """Who takes part, and who does not and why."""
+    listener(Event(kind="note", data={"key": "study.cluster", "values": {"machines": cluster.machines}}))
+    if cluster.passed_over:
+        who = {"who": "; ".join(cluster.passed_over)}
+        listener(Event(kind="note", data={"key": "study.cluster_passed_over", "values": who}))
 
 
 def _begin(store: Store, prepared: Prepared, name: str, study_id: int | None) -> int:

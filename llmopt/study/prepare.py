@@ -93,12 +93,16 @@ def prepare(
     workspace: Workspace,
     settings: SettingsView,
     on_weights: Callable[..., None] | None = None,
+    hardware: Hardware | None = None,
 ) -> Prepared:
-    """Resolve ``request``; cheap checks come before the weights are fetched. Raises LlmoptError kinds as documented."""
+    """Resolve ``request``; cheap checks come before the weights are fetched. Raises LlmoptError kinds as documented.
+
+    ``hardware`` is where trials will run, where that is not this machine.
+    """
     goal, constraints = goal_of(request)
     entry = find_model(request.model, workspace)
     dataset = load_dataset(request.dataset, workspace=workspace, seed=request.seed, columns=request.columns or None)
-    hardware = probe()
+    hardware = hardware or probe()
     engine, reason, form = _engine_for(entry, hardware, request.engine)
     if isinstance(engine, Rehearsed) and Path(dataset.source).is_file():
         engine = engine.rehearse(Path(dataset.source))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmopt import __version__
-from llmopt.engines.registry import get_engine
+from llmopt.engines.base import Engine
 from llmopt.errors import EngineMissing
 from llmopt.hardware.probe import probe
 from llmopt.models.entry import ModelEntry
@@ -37,7 +37,7 @@ class Job:
     entry: ModelEntry
     form: WeightsFormat | None
     """The form of weights the engine takes; None where it takes none."""
-    engine: str
+    engine: Engine
     work: Workload
     items: tuple[Item, ...]
     task: Task
@@ -70,7 +70,7 @@ class RemoteTrials:
         machine = probe()
         self.hardware = machine.fingerprint
         self._items = {item.id: item for item in self._job.items}
-        engine = get_engine(self._job.engine)
+        engine = self._job.engine
         if not engine.installation().available:
             raise EngineMissing("search.engine_not_here", engine=engine.name, host=socket.gethostname())
         self._stack = contextlib.ExitStack()

@@ -37,6 +37,8 @@ class StudyRequest:
     max_tokens: int | None = None
     seed: int = 0
     safe: bool = False
+    cluster: str | None = None
+    """``auto`` or the address of a Ray cluster whose machines run the trials; None for this machine."""
     name: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     quality_margin: float = 0.02

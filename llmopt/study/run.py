@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from llmopt.search.coordinator import Coordinator
 from llmopt.search.proposer import Proposal
 from llmopt.search.racing import block_order
 from llmopt.search.space import Space
-from llmopt.search.trial import Bench, TrialResult
+from llmopt.search.trial import Bench, TrialBench, TrialResult
 from llmopt.store.database import Store
 from llmopt.store.rows import TrialRow
 from llmopt.study.clock import ARMS, ConfirmPrice, StudyClock
+from llmopt.study.cluster import Cluster, ClusterBench
 from llmopt.study.events import Event, Listener
 from llmopt.study.host import StudyHost
 from llmopt.study.knowledge import gather, learnt_memory
@@ -31,6 +33,7 @@ from llmopt.study.planning import Planner
 from llmopt.study.prepare import Prepared, refined_task
 from llmopt.study.recorder import Recorder, told_of, trial_result
 from llmopt.study.recovery import Recovery, Remedies, same_settings
+from llmopt.study.remote import Job
 from llmopt.study.running import TrialRunner
 from llmopt.study.searching import Searching, eligible, space_of, starting_points
 from llmopt.study.telling import Teller
@@ -67,9 +70,18 @@ class StudyRun:
     """Runs one prepared study to its end."""
 
     def __init__(
-        self, prepared: Prepared, store: Store, study_id: int, name: str, listener: Listener, *, started_s: float
+        self,
+        prepared: Prepared,
+        store: Store,
+        study_id: int,
+        name: str,
+        listener: Listener,
+        *,
+        started_s: float,
+        cluster: Cluster | None = None,
     ) -> None:
         self.prepared = prepared
+        self.cluster = cluster
         self.store = store
         self.study_id = study_id
         self.folder = study_folder(prepared.workspace, name)
@@ -103,7 +115,7 @@ class StudyRun:
 
     async def run(self) -> Finished:
         """Do it all. Raises EngineError where the baseline cannot be measured, UsageError for a hopeless budget."""
-        async with Bench(self.host, self.prepared.work) as bench:
+        async with self._bench() as bench:
             runner = TrialRunner(
                 bench,
                 self.recorder,
@@ -129,6 +141,27 @@ class StudyRun:
             space=space_of(self.prepared, self.host),
             began_s=self.began_s,
             elapsed_s=self.clock.elapsed_s,
+        )
+
+    @asynccontextmanager
+    async def _bench(self) -> AsyncIterator[TrialBench]:
+        """Where trials run: engines of this machine, or the machines of a cluster."""
+        if self.cluster is not None:
+            yield ClusterBench(self.cluster, self._job)
+            return
+        async with Bench(self.host, self.prepared.work) as bench:
+            yield bench
+
+    def _job(self) -> Job:
+        prepared = self.prepared
+        return Job(
+            entry=prepared.entry,
+            form=prepared.model.format if prepared.engine.needs_weights and prepared.model.format != "hub" else None,
+            engine=prepared.engine,
+            work=prepared.work,
+            items=(*prepared.search_items, *prepared.confirm_items),
+            task=self.host.task,
+            safe=prepared.request.safe,
         )
 
     # ── baseline ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -239,7 +272,10 @@ class StudyRun:
             teller=self.teller,
             planner=planner,
         )
-        stopped_by = await searching.run()
+        if self.cluster is None:
+            stopped_by = await searching.run()
+        else:
+            stopped_by = await searching.run_on(self.cluster, self._job())
         if stopped_by != "trials":
             self.teller.say(Event(kind="note", data={"key": f"study.stopped_{stopped_by}"}))
         return stopped_by
@@ -277,7 +313,7 @@ class StudyRun:
         return ladder(baseline.configuration, best.configuration, preset)
 
     async def _confirm(
-        self, bench: Bench, baseline: TrialRow, best: TrialRow, points: Mapping[str, int]
+        self, bench: TrialBench, baseline: TrialRow, best: TrialRow, points: Mapping[str, int]
     ) -> tuple[tuple[Arm, ...], list[ArmPass]]:
         arms = self._arms(baseline, best, points)
         if len(arms) == 1:

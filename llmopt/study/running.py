@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from llmopt.records import Item
 from llmopt.search.proposer import Proposal, Result
-from llmopt.search.trial import Bench, Referee, TrialResult
+from llmopt.search.trial import Referee, TrialBench, TrialResult
 from llmopt.study.recorder import Recorder
 from llmopt.study.recovery import Recovery
 from llmopt.study.telling import Teller
@@ -22,7 +22,7 @@ class TrialRunner:
 
     def __init__(
         self,
-        bench: Bench,
+        bench: TrialBench,
         recorder: Recorder,
         teller: Teller,
         items: Sequence[Item],

@@ -16,6 +16,7 @@ from llmopt.search.racing import Incumbents, Referee, answers_of, race_for
 from llmopt.search.space import Space
 from llmopt.search.trial import TrialResult, places
 from llmopt.store.rows import TrialRow
+from llmopt.study.cluster import Cluster, TrialLedger, conduct_search
 from llmopt.study.events import Event
 from llmopt.study.host import StudyHost
 from llmopt.study.knowledge import Knowledge
@@ -23,6 +24,7 @@ from llmopt.study.planning import Planner
 from llmopt.study.prepare import Prepared
 from llmopt.study.recorder import Recorder, told_of, trial_result
 from llmopt.study.recovery import same_settings
+from llmopt.study.remote import Job
 from llmopt.study.running import Ended, TrialRunner
 from llmopt.study.telling import Teller
 from llmopt.workload.prompts import DEFAULT_FORM, forms_for
@@ -67,9 +69,7 @@ class Searching:
     async def run(self) -> str:
         """Trials until the budget is spent or another is unlikely to pay; what ended it."""
         bench = self._runner.bench
-        self._remember(self._recorder.store.best_and_newest(self._recorder.study_id))
-        for derived in self._runner.recovery.open(self._recorder.advised()):
-            self._coordinator.enqueue(derived, front=True, again=same_settings(derived))
+        self._recall()
         while (open_trials := self._planner.open_trials) > 0:
             left_s = self._planner.search_left_s()
             if not self._planner.affordable(self._coordinator.costs):
@@ -90,6 +90,61 @@ class Searching:
                 self._learn(proposal, number, result, told)
             self._planner.replan(self._coordinator)
         return "trials"
+
+    async def run_on(self, cluster: Cluster, job: Job) -> str:
+        """The same on the machines of a cluster, several launches at once; what ended it."""
+        self._recall()
+        items = self._runner.items
+        ledger = TrialLedger(self._recorder, self._teller, items=len(items), learn=self._learn_of)
+        ended_by = "trials"
+
+        def may_start() -> bool:
+            nonlocal ended_by
+            if not self._planner.affordable(self._coordinator.costs):
+                ended_by = "time"
+            elif self._progress.stalled(expected_gain=self._coordinator.expected_gain):
+                ended_by = "no_progress"
+            return ended_by == "trials"
+
+        def may_go_on() -> bool:
+            nonlocal ended_by
+            left_s = self._planner.search_left_s()
+            if left_s is not None and left_s <= 0:
+                ended_by = "time"
+                return False
+            return True
+
+        unsuitable = await asyncio.to_thread(
+            conduct_search,
+            cluster,
+            self._coordinator,
+            ledger,
+            study=self._prepared.fingerprint,
+            job=job,
+            trials=max(self._planner.open_trials, 0),
+            referee=lambda: Referee(self._race, self._incumbents.answers, items=len(items)),
+            items=items,
+            may_start=may_start,
+            may_go_on=may_go_on,
+        )
+        if unsuitable:
+            who = {"who": "; ".join(unsuitable)}
+            self._teller.say(Event(kind="note", data={"key": "study.cluster_passed_over", "values": who}))
+        return "space" if ended_by == "trials" and self._planner.open_trials > 0 else ended_by
+
+    def _learn_of(self, proposal: Proposal, number: int, result: TrialResult, told: Result) -> None:
+        """As ``_learn``, for a trial that the conductor tells the coordinator of itself."""
+        self._progress.note(told)
+        if told.outcome is Outcome.DONE:
+            self._incumbents.add(told, answers_of(result.samples, result.scores))
+        self._follow(self._runner.recovery.next(number, proposal.configuration, result), result)
+        self._planner.replan(self._coordinator)
+
+    def _recall(self) -> None:
+        """What an earlier run of this study left: who is to be beaten, and remedies it did not come to."""
+        self._remember(self._recorder.store.best_and_newest(self._recorder.study_id))
+        for derived in self._runner.recovery.open(self._recorder.advised()):
+            self._coordinator.enqueue(derived, front=True, again=same_settings(derived))
 
     async def _try(self, proposals: Sequence[Proposal]) -> list[Ended]:
         left_s = self._planner.left_s(self._coordinator.costs)

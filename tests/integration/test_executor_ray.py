@@ -118,15 +118,20 @@ def test_what_no_node_can_hold_is_refused_in_time(cluster):
 
 def test_an_address_that_is_silent_is_one_usage_error(cluster, monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-
-    def refuse(**_):
-        raise ConnectionError("could not connect")
-
-    monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(UsageError) as caught:
-        RayExecutor("10.0.0.1:6379")
+        RayExecutor("127.0.0.1:1")
     assert caught.value.key == "search.ray_unreachable"
-    assert "10.0.0.1:6379" in caught.value.what
+    assert "127.0.0.1:1" in caught.value.what
+
+
+def test_a_machine_of_other_hardware_is_passed_over_by_name(cluster):
+    executor = RayExecutor(placement_s=60, hardware="another")
+    executor.start(group({}))
+    (report,) = drain(executor)
+    assert report.kind == "unsuitable"
+    assert "simulated, not another" in report.why
+    assert executor.capacity() == 1  # its place stays taken
+    executor.close()
 
 
 class Ledger:
