@@ -102,8 +102,9 @@ def run(name: str, words: list[str], folder: Path, *, once: bool = False) -> dic
             code = subprocess.run(whole, stdout=said, stderr=said, check=False).returncode
             if once and code == AGAIN:
                 return {"piece": name, "code": None, "why": "not finished: call it again"}
-    shown = [word.replace(str(HERE.parent) + os.sep, "").replace(str(folder), "OUT") for word in whole[1:]]
-    return {"piece": name, "code": code, "seconds": round(time.monotonic() - began_s), "command": " ".join(shown)}
+    shown = " ".join(words).replace("{out}", f"OUT/{name}.json").replace("{model}", "MODEL.gguf")
+    shown = shown.replace(str(HERE.parent) + os.sep, "")
+    return {"piece": name, "code": code, "seconds": round(time.monotonic() - began_s), "command": shown}
 
 
 def known(folder: Path) -> Iterator[dict[str, Any]]:

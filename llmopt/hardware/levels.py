@@ -93,6 +93,11 @@ class DeviceReading:
     critical_fault: int | None = None
     allocation_failed: bool = False
 
+    @property
+    def roomy(self) -> bool:
+        """Whether more than a tenth is free: being over a plan that was too small is then no danger."""
+        return self.free_bytes > self.total_bytes // 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryReading:
@@ -123,7 +128,7 @@ def device_level(reading: DeviceReading, planned_bytes: int | None, limits: Memo
     if reading.free_bytes < emergency_free and past_plan:
         return MemoryLevel.EMERGENCY
     level = MemoryLevel(sum(over > limit for limit in limits.over_plan))
-    if reading.free_bytes > reading.total_bytes // 10:
+    if reading.roomy:
         level = min(level, MemoryLevel.WARNING)
     if reading.foreign_growth_bytes > limits.foreign_growth_bytes:
         level = max(level, MemoryLevel.CRITICAL)
@@ -164,7 +169,7 @@ class LevelChange:
 class MemoryActions(Protocol):
     """What can be done about memory, mildest first. Each is called once a rise; ``resume`` on the return to SAFE."""
 
-    def pause(self) -> None:
+    def pause(self, change: LevelChange) -> None:
         """Issue no new load."""
         ...
 
@@ -246,7 +251,7 @@ class MemoryWatch:
             reached = [
                 (MemoryLevel.EMERGENCY, lambda: actions.kill(change)),
                 (MemoryLevel.CRITICAL, lambda: actions.abort(change)),
-                (MemoryLevel.WARNING, actions.pause),
+                (MemoryLevel.WARNING, lambda: actions.pause(change)),
             ]
             # the strongest first: an emergency cannot wait for the bookkeeping of the milder ones
             steps += [step for level, step in reached if change.before < level <= change.after]

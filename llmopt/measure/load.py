@@ -156,6 +156,7 @@ class _Driver:
             work = iter(list(work))
         with contextlib.suppress(HttpError):  # nobody there: the first requests will say so
             await self.client.warm_connections(self.streams)
+        await self._begin()
         self.started_s = self.window_start_s = self.clock.now_s()
         self.cpu_s = time.process_time()
         async with asyncio.TaskGroup() as group:
@@ -179,6 +180,7 @@ class _Driver:
         due_s = arrival_times(self.load, len(requests), ramp=ramp)
         with contextlib.suppress(HttpError):
             await self.client.warm_connections(1)
+        await self._begin()
         self.started_s = self.window_start_s = self.clock.now_s()
         self.cpu_s = time.process_time()
         async with asyncio.TaskGroup() as group:
@@ -191,6 +193,11 @@ class _Driver:
                     break
                 group.create_task(self._one(request.item_id, payload, planned_s), name=f"request {request.item_id}")
                 self.window_end_s = planned_s
+
+    async def _begin(self) -> None:
+        """Wait for leave before anything is sent: what is not under way is not held back."""
+        if self.go is not None:
+            await self.go.wait()
 
     async def _leave(self) -> None:
         """Wait while no further load may be issued; streams that wait at once count once."""

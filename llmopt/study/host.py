@@ -113,12 +113,15 @@ class _Actions:
         self.engine: RunningEngine | None = None
         self._loop = loop
 
-    def pause(self) -> None:
+    def pause(self, change: LevelChange) -> None:
         """Send no further request for a moment; what was measured so is marked as not valid.
 
-        Only for a moment: where what runs is larger than was planned, no waiting makes it smaller.
+        Only for a moment, and only where room is short: where what runs is merely larger than was planned, no waiting
+        makes it smaller.
         """
-        self._loop.call_soon_threadsafe(self._hold)
+        device = change.reading.devices.get(change.where)
+        if device is None or not device.roomy:
+            self._loop.call_soon_threadsafe(self._hold)
 
     def _hold(self) -> None:
         self.go.clear()

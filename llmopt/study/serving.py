@@ -271,7 +271,7 @@ class _Actions:
     def __init__(self) -> None:
         self.engine: RunningEngine | None = None
 
-    def pause(self) -> None:
+    def pause(self, change: LevelChange) -> None:
         """The load is its users'."""
 
     def resume(self) -> None:

@@ -101,7 +101,7 @@ class Recorder:
     def __init__(self) -> None:
         self.done: list[str] = []
 
-    def pause(self) -> None:
+    def pause(self, change) -> None:
         self.done.append("pause")
 
     def resume(self) -> None:

@@ -92,7 +92,7 @@ async def test_an_emergency_kills_and_stops_the_load() -> None:
     done: list[str] = []
 
     class Actions:
-        def pause(self) -> None:
+        def pause(self, change) -> None:
             done.append("pause")
 
         def resume(self) -> None:

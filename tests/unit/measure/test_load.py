@@ -186,8 +186,11 @@ def test_disjoint_requests_have_no_common_beginning():
     assert all(not b.startswith(a) for a, b in itertools.pairwise(texts))
 
 
-@pytest.mark.parametrize("load", [Load(streams=2), Load(rate=1000.0, arrival="constant")])
-async def test_no_request_is_sent_without_leave_and_the_pause_is_told(server, wire, load):
+HOLDABLE = [Load(streams=2), Load(rate=1000.0, arrival="constant")]
+
+
+@pytest.mark.parametrize("load", HOLDABLE)
+async def test_no_request_is_sent_without_leave(server, wire, load):
     server.scripts = [answer(wire)]
     reached = asyncio.Event()
 
@@ -204,9 +207,25 @@ async def test_no_request_is_sent_without_leave_and_the_pause_is_told(server, wi
         go.set()
         run = await waiting
     assert len(run.samples) == 12
+    assert run.held_s == 0  # nothing was under way yet
+    assert "measure.warn_held" not in certify(run).warnings
+
+
+@pytest.mark.parametrize("load", HOLDABLE)
+async def test_a_load_that_was_held_back_is_not_valid(server, wire, load):
+    server.scripts = [answer(wire)]
+    go, seen = asyncio.Event(), []
+    go.set()
+
+    def hold_once(sample):
+        seen.append(sample)
+        if len(seen) == 1:
+            go.clear()
+            asyncio.get_running_loop().call_later(0.05, go.set)
+
+    async with Client(server.endpoint) as client:
+        run = await drive(client, asks(400), load, go=go, on_sample=hold_once)
+    assert len(run.samples) == 400
     assert run.held_s > 0
     assert not certify(run).valid
     assert "measure.warn_held" in certify(run).warnings
-    async with Client(server.endpoint) as client:
-        free = await drive(client, asks(3), load, go=go)
-    assert free.held_s == 0
