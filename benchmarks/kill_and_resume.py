@@ -32,7 +32,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = ("--dataset", "korean_math_easy", "--name", "kills")
 REAL = ("--model", "smollm2-135m", "--samples", "2", "--max-tokens", "4", "--streams", "1", "--trials", "16")
-FAKE = ("--dry-run", "--samples", "4", "--trials", "12")
+FAKE = ("--dry-run", "--samples", "4", "--trials")
 KILLS_A_STUDY = {"llamacpp": 1000, "fake": 20}
 LONGEST_S = {"llamacpp": (1.0, 20.0), "fake": (0.2, 4.0)}
 METHODS = {"llamacpp": ("random",), "fake": ("random", "grid")}
@@ -44,11 +44,18 @@ ENDED = ("done", "infeasible", "raced_out")
 class Run:
     """One study in one folder; its processes are known by the private runtime folder in their command lines."""
 
-    def __init__(self, folder: Path, engine: str, method: str, seed: int) -> None:
+    def __init__(self, folder: Path, engine: str, method: str, seed: int, trials: int) -> None:
         self.folder = folder
         self.runtime = folder / "run"
         self.runtime.mkdir(parents=True)
-        self.first = (*(FAKE if engine == "fake" else REAL), *COMMON, "--method", method, "--seed", str(seed))
+        self.first = (
+            *((*FAKE, str(trials)) if engine == "fake" else REAL),
+            *COMMON,
+            "--method",
+            method,
+            "--seed",
+            str(seed),
+        )
         self.environment = {
             **os.environ,
             **SPEED,
@@ -221,6 +228,7 @@ def main() -> int:
     parser.add_argument("--engine", choices=sorted(METHODS), default="llamacpp")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=12, help="of each study on the scripted engine")
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
@@ -235,11 +243,11 @@ def main() -> int:
         number = len(studies)
         method, seed = METHODS[chosen.engine][number % len(METHODS[chosen.engine])], chosen.seed + number
         with tempfile.TemporaryDirectory() as name:
-            run = Run(Path(name) / "killed", chosen.engine, method, seed)
+            run = Run(Path(name) / "killed", chosen.engine, method, seed, chosen.trials)
             kills = min(missing, KILLS_A_STUDY[chosen.engine])
             study = one_study(run, kills, random.Random(seed), LONGEST_S[chosen.engine])
             if chosen.engine == "fake":
-                whole = Run(Path(name) / "whole", chosen.engine, method, seed)
+                whole = Run(Path(name) / "whole", chosen.engine, method, seed, chosen.trials)
                 whole.start().wait()
                 study |= compared(run.decisions(), whole.decisions())
             if study["exit_code"]:

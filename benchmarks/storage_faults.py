@@ -34,9 +34,11 @@ from llmopt.store.repair import problems
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = (
-    *("optimize", "--dry-run", "--dataset", "korean_math_easy", "--samples", "4", "--trials", "12"),
-    *("--method", "random", "--name", "faults"),
+    *("optimize", "--dry-run", "--dataset", "korean_math_easy", "--method", "random", "--name", "faults"),
+    *("--samples", "4", "--trials"),
 )
+FEW, MANY = 5, 12
+"""Trials of the short and of the full version; none ends before the fault."""
 RESUME = ("optimize", "--resume", "faults")
 STORAGE = 7
 DONE = "SELECT number, key, measurement FROM trials WHERE outcome = 'done' AND phase != 'confirm' ORDER BY number"
@@ -52,6 +54,11 @@ def _off():
         return 0.0
 time.time = lambda: _now() + _off()
 """
+
+
+def study(full: bool) -> tuple[str, ...]:
+    """The command that begins the study."""
+    return (*STUDY, str(MANY if full else FEW))
 
 
 class Workspace:
@@ -137,13 +144,13 @@ def disk_full(folder: Path, full: bool) -> list[dict[str, Any]]:
         filler = folder / "filler"
         free = shutil.disk_usage(folder).free
         filler.write_bytes(b"x" * max(0, free - kept_kb * 1024))
-        code, said = space.run(*STUDY)
+        code, said = space.run(*study(full))
         before = space.finished()
         filler.unlink()
         begun = space.database.exists() and bool(_studies(space.database))
         row = {"free_kb": kept_kb, "code": code, "clear": clear(code, said, "llmopt"), "finished_before": len(before)}
         if not begun:
-            code, said = space.run(*STUDY)
+            code, said = space.run(*study(full))
             row["started_anew"] = code
         rows.append(
             {**row, **space.ends_well(before, resume=begun), **({} if row["clear"] else {"said_then": said[-600:]})}
@@ -160,12 +167,12 @@ def _studies(database: Path) -> list[Any]:
         return []
 
 
-def read_only(folder: Path, _full: bool) -> list[dict[str, Any]]:
+def read_only(folder: Path, full: bool) -> list[dict[str, Any]]:
     """A results folder that becomes read-only between a kill and the resume. Runs inside a mount namespace."""
     space = Workspace(folder / "w")
     space.folder.mkdir()
-    process = space.start(*STUDY)
-    space.wait_for(4, process)
+    process = space.start(*study(full))
+    space.wait_for(2, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = space.finished()
@@ -193,11 +200,11 @@ def clock_jump(folder: Path, full: bool) -> list[dict[str, Any]]:
         offset = place / "offset"
         space = Workspace(place / "w", PYTHONPATH=f"{place / 'site'}{os.pathsep}{ROOT}", JUMP=str(offset))
         space.folder.mkdir()
-        process = space.start(*STUDY)
-        for trials, jump in ((3, first), (6, 0)):
+        process = space.start(*study(full))
+        for trials, jump in ((1, first), (3, 0)):
             space.wait_for(trials, process)
             offset.write_text(str(jump), encoding="utf-8")
-        space.wait_for(8, process)
+        space.wait_for(4, process)
         _, seen = space.run("status", "--json")
         running = [row["trials"] for row in json.loads(seen)["studies"]] if seen.startswith("{") else []
         process.send_signal(signal.SIGKILL)
@@ -214,8 +221,8 @@ def locked(folder: Path, full: bool) -> list[dict[str, Any]]:
     for hold_s in (10.0, 45.0) if full else (2.0,):
         space = Workspace(folder / f"w{hold_s:g}")
         space.folder.mkdir(parents=True)
-        process = space.start(*STUDY)
-        space.wait_for(3, process)
+        process = space.start(*study(full))
+        space.wait_for(2, process)
         with closing(sqlite3.connect(space.database, timeout=30, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             time.sleep(hold_s)
