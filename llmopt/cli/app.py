@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "estimate": "llmopt.cli.estimate:command",
     "serve": "llmopt.cli.serve:command",
     "list": "llmopt.cli.listing:command",
+    "engines": "llmopt.cli.engines:command",
     "clean": "llmopt.cli.clean:command",
     "explain": "llmopt.cli.explain:command",
     "export": "llmopt.cli.export:command",

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from llmopt.cli.options import debug_option, engine_option, json_option, lang_option, load_options, option
+from llmopt.cli.options import debug_option, engine_option, json_option, lang_option, load_options, option, url_option
 from llmopt.errors import UsageError
 
 __all__ = ["DEFAULT_SAMPLES", "check_load", "measuring_options", "shown"]
@@ -23,6 +23,7 @@ def measuring_options(area: str) -> Callable[[Decorated], Decorated]:
             (
                 option("--dataset", "-d", key="opt.dataset", default=None),
                 engine_option,
+                url_option,
                 option("--samples", key=f"{area}.samples", type=int, default=None),
                 load_options,
                 option("--max-tokens", key="opt.max_tokens", type=int, default=None),

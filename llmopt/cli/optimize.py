@@ -16,6 +16,7 @@ from llmopt.cli.options import (
     lang_option,
     load_options,
     option,
+    url_option,
 )
 from llmopt.errors import UsageError
 from llmopt.messages import t
@@ -33,6 +34,7 @@ DEMO_DATASET = "korean_math_easy"
 @option("--model", "-m", key="opt.model", default=None)
 @option("--dataset", "-d", key="opt.dataset", default=None)
 @engine_option
+@url_option
 @option("--strategy", key="opt.strategy", type=click.Choice([s.value for s in Strategy]), default=None)
 @option("--objective", "objectives", key="opt.objective", multiple=True)
 @option("--constraint", "constraints", key="opt.constraint", multiple=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,16 @@ import click
 
 from llmopt.messages import LANGUAGES, t
 
-__all__ = ["Output", "debug_option", "engine_option", "json_option", "lang_option", "load_options", "option"]
+__all__ = [
+    "Output",
+    "debug_option",
+    "engine_option",
+    "json_option",
+    "lang_option",
+    "load_options",
+    "option",
+    "url_option",
+]
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -40,6 +50,18 @@ def lang_option(command: Decorated) -> Decorated:
 def engine_option(command: Decorated) -> Decorated:
     """``--engine``."""
     return option("--engine", key="opt.engine", default=None)(command)
+
+
+def url_option(command: Decorated) -> Decorated:
+    """``--url``: a server that runs already; without ``--engine`` it also chooses the engine ``openai``."""
+
+    def remember(ctx: click.Context, parameter: click.Parameter, url: str | None) -> None:
+        del ctx, parameter
+        if url is not None:
+            os.environ["OPENAI_BASE_URL"] = url
+            os.environ.setdefault("LLMOPT_ENGINE", "openai")
+
+    return option("--url", key="opt.url", default=None, expose_value=False, callback=remember)(command)
 
 
 def load_options(command: Decorated) -> Decorated:

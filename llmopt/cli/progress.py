@@ -95,7 +95,7 @@ class PlainLines:
 
     def __init__(self, *, to_stderr: bool) -> None:
         self._stream = sys.stderr if to_stderr else sys.stdout
-        self._shown_percent = -1
+        self._shown: tuple[str | None, int] = (None, -1)
 
     def __call__(self, event: Event, /) -> None:
         """Print the event's line; weights in steps of ten per cent."""
@@ -105,9 +105,11 @@ class PlainLines:
 
     def _weights(self, data: Mapping[str, Any]) -> str | None:
         percent = int(100 * data["done_bytes"] / data["total_bytes"]) // 10 * 10 if data.get("total_bytes") else 0
-        if percent == self._shown_percent:
+        if (data.get("phase"), percent) == self._shown:
             return None
-        self._shown_percent = percent
+        self._shown = (data.get("phase"), percent)
+        if data.get("phase") == "convert":
+            return t("progress.converting", what=data["what"])
         return t("progress.weights", percent=percent, done=size(data["done_bytes"]), left=duration(data.get("left_s")))
 
 
@@ -157,6 +159,9 @@ class LivePanel:
         elif event.kind == "weights":
             self._weights = data
             self._done, self._total = data["done_bytes"], data.get("total_bytes") or 0
+            if data.get("phase") == "convert":
+                self._now = t("progress.converting", what=data["what"])
+                return
             self._now = t("progress.fetching", done=size(data["done_bytes"]), left=duration(data.get("left_s")))
         else:
             text = line(event)

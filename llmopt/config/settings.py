@@ -24,6 +24,7 @@ __all__ = [
     "SPECS",
     "SettingSpec",
     "SettingsView",
+    "change_settings",
     "engine_environment",
     "load_settings",
     "save_settings",
@@ -205,6 +206,11 @@ def save_settings(workspace: Workspace, values: Mapping[str, Any]) -> Path:
         os.fsync(file.fileno())
     temporary.replace(path)
     return path
+
+
+def change_settings(workspace: Workspace, **values: Any) -> Path:
+    """Set some values of the settings file and leave the others; returns its path."""
+    return save_settings(workspace, {**_read_file(workspace.settings_file), **values})
 
 
 def _read_dotenv(path: Path) -> dict[str, str]:

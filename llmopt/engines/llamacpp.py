@@ -34,7 +34,7 @@ from llmopt.records import (
     Task,
 )
 
-__all__ = ["LlamaCpp"]
+__all__ = ["LlamaCpp", "LlamaServer"]
 
 LOOKUP_DRAFTERS = ("ngram-simple", "ngram-map-k")
 SPECULATION = ("off", *LOOKUP_DRAFTERS, "ngram-mod", "ngram-cache")
@@ -116,7 +116,7 @@ class LlamaCpp:
 
     def installation(self) -> Installation:
         """A configured llama-server, else the wheel (by its metadata: the library is loaded by the worker only)."""
-        native = _native()
+        native = self._native()
         if native is not None:
             old = None if native.new_enough else "engines.llama_server_old"
             return Installation(
@@ -218,7 +218,7 @@ class LlamaCpp:
         options = ("--model", model.path, "--alias", endpoint.model, *_options(settings))
         keyed = ("--api-key-file", "/dev/stdin") if endpoint.api_key else ()
         told = (*options, *_where(endpoint), *keyed, *OURS)
-        native = _native()
+        native = self._native()
         wait = WAIT_ENV[str(settings.get("wait_policy", "default"))]
         shell = ("env", *(f"{name}={value}" for name, value in wait.items())) if wait else ()
         typed = native.accepted(options) if native else options
@@ -243,6 +243,25 @@ class LlamaCpp:
     def remembers(self, settings: Settings) -> bool:
         """Whether a slot keeps its last prompt."""
         return bool(settings.get("prefix_cache"))
+
+    def _native(self) -> NativeServer | None:
+        """The llama-server to use in place of the wheel: one that is configured, or all there is."""
+        return native_server(only_if_configured=_wheel_version() is not None)
+
+
+class LlamaServer(LlamaCpp):
+    """A ``llama-server`` built for this machine, never the wheel: to be compared with it, or used for its devices."""
+
+    name = "llama-server"
+
+    def installation(self) -> Installation:
+        """The configured llama-server, else the one on PATH."""
+        if self._native() is None:
+            return Installation(engine=self.name, available=False, why_not="engines.llama_server_missing")
+        return super().installation()
+
+    def _native(self) -> NativeServer | None:
+        return native_server(only_if_configured=False)
 
 
 def _surroundings(task: Task) -> list[Parameter]:
@@ -279,10 +298,6 @@ def _wheel_version() -> str | None:
         return metadata.version("xllamacpp")
     except metadata.PackageNotFoundError:
         return None
-
-
-def _native() -> NativeServer | None:
-    return native_server(only_if_configured=_wheel_version() is not None)
 
 
 def _embedded() -> tuple[str, ...]:

@@ -60,12 +60,20 @@ def native_server(*, only_if_configured: bool) -> NativeServer | None:
     told, help_text = ask(path, "--version"), ask(path, "--help")
     if told is None or help_text is None:
         return None
-    version = re.search(r"version:\s*(\S+)", told)
     listed = ask(path, "--list-devices") or ""
     devices = tuple(re.findall(r"^\s+([A-Za-z]+\d+):", listed, flags=re.MULTILINE))
     return NativeServer(
         path=path,
-        version=f"b{version.group(1)}" if version else "unknown",
+        version=_version(told),
         options=parse_help(help_text),
         devices=devices,
     )
+
+
+def _version(told: str) -> str:
+    """The build number (b11434) of ``version: 11434 (commit)``, also where a release number stands before it."""
+    build = re.search(r"version:\s*(?:(\d+)\s*\(|\S+\s*\(build (\d{2,}))", told)
+    if build:
+        return f"b{build.group(1) or build.group(2)}"
+    release = re.search(r"version:\s*(\S+)", told)
+    return release.group(1) if release else "unknown"

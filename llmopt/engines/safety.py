@@ -26,8 +26,13 @@ MINIMUM_SAFE: Mapping[str, Minimum] = {
     # a template in a model file ran code (fixed by pull request 23660; the first release known to us that has it)
     "sglang": Minimum(version="0.5.17", number=(0, 5, 17), advisories=("CVE-2026-5760",)),
     # a request wrote outside its buffer (2026-21869, fixed in b8908); vocabularies of crafted files (2025-49847)
-    "llamacpp": Minimum(version="b8908", number=(8908,), advisories=("CVE-2026-21869", "CVE-2025-49847")),
+    **dict.fromkeys(
+        ("llamacpp", "llama-server"),
+        Minimum(version="b8908", number=(8908,), advisories=("CVE-2026-21869", "CVE-2025-49847")),
+    ),
 }
+LEAST_BUILD = 1000
+"""A smaller number is no build of llama.cpp but a release (0.1.0), from which the build cannot be told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,4 +66,6 @@ def _number(version: str, *, builds: bool) -> tuple[int, ...] | None:
     found = [int(part) for part in re.findall(r"\d+", version.partition("+")[0])]
     if not found:
         return None
-    return (found[-1],) if builds else tuple(found)
+    if builds:
+        return (found[-1],) if found[-1] >= LEAST_BUILD else None
+    return tuple(found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from llmopt.engines.accelerators import gpus, has_bfloat16
@@ -81,9 +80,9 @@ class Transformers:
         command = (found.python, "-m", MODULE, "serve")
         return Installation(engine=self.name, available=True, version=found.version, command=command)
 
-    def supports(self, model: ModelInfo) -> str | None:  # noqa: ARG002 - the Protocol's signature
-        """Safetensors, hub ids, and GGUF files (whose weights it unpacks)."""
-        return None
+    def supports(self, model: ModelInfo) -> str | None:
+        """Safetensors and hub ids; a GGUF file would be unpacked anew at every launch, so it is converted once."""
+        return "engines.needs_safetensors" if model.format == "gguf" else None
 
     def parameters(self, model: ModelInfo, hardware: Hardware, task: Task) -> tuple[Parameter, ...]:
         """Precision, attention and batching, as far as devices and version allow."""
@@ -129,7 +128,7 @@ class Transformers:
     def plan(self, model: ModelInfo, settings: Settings, run: RunFolder) -> LaunchPlan:
         """Its own command line; the endpoint's model is the path it is pinned to, and has no key."""
         require(settings, ALWAYS, SOMETIMES)
-        target = _target(model)
+        target = model.path
         endpoint = replace(run.endpoint, model=target, api_key=None)
         found = self._found()
         options = (target, *_arguments(settings, model))
@@ -165,20 +164,12 @@ class Transformers:
         """Four and eight bits, where bitsandbytes is here, the weights are plain and the GPU is one it knows."""
         found = self._found()
         kinds = {device.kind for device in gpus(hardware)}
-        if model.quantization is not None or model.format == "gguf" or kinds != {DeviceType.CUDA}:
+        if model.quantization is not None or kinds != {DeviceType.CUDA}:
             return ("none",)
         if found is not None and not has_module(found.python, "bitsandbytes"):
             return ("none",)
         options = options_of(self.name, found.version if found else None)
         return ("none", *options.values.get("quantization", ()))
-
-
-def _target(model: ModelInfo) -> str:
-    """What the server is pinned to; of a GGUF file it wants folder and file apart."""
-    if model.format != "gguf":
-        return model.path
-    path = Path(model.path)
-    return f"{path.parent}:{path.name}"
 
 
 def _plain(hardware: Hardware) -> dict[str, SettingValue]:

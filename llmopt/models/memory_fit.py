@@ -118,6 +118,7 @@ def _estimator(engine_name: str) -> Estimator | None:
 
     table: dict[str, Estimator] = {
         "llamacpp": fit_llamacpp.parts,
+        "llama-server": fit_llamacpp.parts,
         "vllm": fit_torch.paged_parts,
         "sglang": fit_torch.paged_parts,
         "transformers": fit_torch.transformers_parts,

@@ -9,7 +9,7 @@ from typing import Literal
 
 __all__ = ["Meter", "Phase", "Progress", "ProgressCallback"]
 
-Phase = Literal["hub", "index", "verify"]
+Phase = Literal["hub", "index", "verify", "convert"]
 _EVERY_S = 0.1
 _RATE_FROM_BYTES = 1 << 20
 """Before this much arrived a rate would only show the connection being made."""

@@ -16,7 +16,7 @@ from llmopt.models.entry import ModelEntry
 from llmopt.models.progress import Meter, ProgressCallback
 from llmopt.paths import Workspace, ensure
 
-__all__ = ["WeightsFormat", "ensure_weights", "fetch_again", "kept_weights", "weights_cache"]
+__all__ = ["WeightsFormat", "ensure_weights", "fetch_again", "kept_gguf", "kept_weights", "weights_cache"]
 
 WeightsFormat = Literal["gguf", "safetensors"]
 _CHUNK = 1 << 20
@@ -49,7 +49,7 @@ def ensure_weights(
         return _local(entry, workspace)
     if wanted == "safetensors" or entry.gguf is None:
         return _from_hub_only(entry, progress)
-    kept = _kept(entry, progress)
+    kept = kept_gguf(entry, progress)
     if kept is not None:
         return kept
     tried: list[str] = []
@@ -118,9 +118,10 @@ def _from_hub_only(entry: ModelEntry, progress: ProgressCallback | None) -> Path
         ) from error
 
 
-def _kept(entry: ModelEntry, progress: ProgressCallback | None) -> Path | None:
-    """The file in our cache folder, whether fetched earlier or put there by hand."""
-    assert entry.gguf is not None
+def kept_gguf(entry: ModelEntry, progress: ProgressCallback | None = None) -> Path | None:
+    """The entry's GGUF file in our cache folder, whether fetched earlier or put there by hand; checked."""
+    if entry.gguf is None:
+        return None
     path = weights_cache() / Path(entry.gguf.files[0]).name
     return _checked(path, entry.gguf.sha256, progress) if path.is_file() else None
 

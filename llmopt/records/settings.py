@@ -32,6 +32,7 @@ class ModelType(str, Enum):
     TRANSFORMERS = "transformers"
     VLLM = "vllm"
     LLAMACPP = "llamacpp"
+    LLAMA_SERVER = "llama-server"
     SGLANG = "sglang"
     OPENAI = "openai"
     FAKE = "fake"

@@ -18,6 +18,7 @@ from llmopt.study.events import Event, Listener, silent
 from llmopt.study.launches import envelope, recording, short, side
 from llmopt.study.optimize import study_name
 from llmopt.study.request import StudyRequest
+from llmopt.study.weights import fetching_data
 
 __all__ = ["MOST_REPEATS", "BenchmarkRequest", "benchmark", "telling_weights"]
 
@@ -89,8 +90,7 @@ def telling_weights(listener: Listener) -> Callable[[Any], None]:
     """A callback that turns the progress of a download into events."""
 
     def fetching(progress: Any) -> None:
-        data = {"done_bytes": progress.done_bytes, "total_bytes": progress.total_bytes, "left_s": progress.eta_s}
-        listener(Event(kind="weights", data=data))
+        listener(Event(kind="weights", data=fetching_data(progress)))
 
     return fetching
 

@@ -40,15 +40,22 @@ class Wanted:
 
 
 def wanted(text: str, workspace: Workspace) -> Wanted:
-    """Read ``MODEL``, ``RESULT`` or either with ``@name=value,…``; raises UsageError or DataError."""
+    """Read ``MODEL``, ``RESULT`` or either with ``@name=value,…``; raises UsageError or DataError.
+
+    ``engine`` is a name like any other here: ``MODEL@engine=vllm`` runs the model on that engine.
+    """
     name, at, changes = text.rpartition("@")
     if not at or "=" not in changes:
         name, changes = text, ""
     pairs = read_pairs(changes.split(",")) if changes else {}
+    engine = pairs.pop("engine", None)
     path = find_result(name, workspace)
     if path is None:
-        return Wanted(label=text, model=name, changes=pairs)
-    return replace(stored(load_result(path)), changes=pairs)
+        return Wanted(label=text, model=name, engine=engine, changes=pairs)
+    found = stored(load_result(path))
+    if engine is not None and engine != found.engine:
+        raise UsageError("benchmark.other_engine", what=name, engine=found.engine, asked=engine)
+    return replace(found, changes=pairs)
 
 
 def stored(result: Mapping[str, Any]) -> Wanted:

@@ -25,6 +25,7 @@ from llmopt.study.prepare import Prepared, prepare
 from llmopt.study.request import StudyRequest
 from llmopt.study.result import build_result
 from llmopt.study.run import StudyRun, study_folder
+from llmopt.study.weights import fetching_data
 
 __all__ = ["optimize", "resume", "study_name"]
 
@@ -123,8 +124,7 @@ async def _run(
     def fetching(progress: Any) -> None:
         nonlocal started_s
         started_s = time.monotonic()  # fetching weights is no part of the time limit
-        data = {"done_bytes": progress.done_bytes, "total_bytes": progress.total_bytes, "left_s": progress.eta_s}
-        listener(Event(kind="weights", data=data))
+        listener(Event(kind="weights", data=fetching_data(progress)))
 
     cluster = None if request.cluster is None else await asyncio.to_thread(Cluster, request.cluster)
     prepared = await asyncio.to_thread(

@@ -8,20 +8,19 @@ from pathlib import Path
 
 from llmopt.config.settings import SettingsView
 from llmopt.engines.base import Engine, Rehearsed
-from llmopt.engines.registry import choose_engine
+from llmopt.engines.registry import choose_engine, get_engine
 from llmopt.errors import DataError, EngineMissing
 from llmopt.hardware.defaults import STRATEGY_SAMPLING
 from llmopt.hardware.probe import probe
 from llmopt.models.catalogue import find_model
-from llmopt.models.consent import check_consent
 from llmopt.models.entry import ModelEntry
-from llmopt.models.metadata import read_model
-from llmopt.models.weights import WeightsFormat, ensure_weights
+from llmopt.models.weights import WeightsFormat
 from llmopt.objective import Constraint, Goal, parse_constraints, parse_objectives, strategy_goal
 from llmopt.paths import Workspace
 from llmopt.records import Configuration, Dataset, Hardware, InferenceParams, Item, Load, ModelInfo, Task, digest
 from llmopt.search.trial import Workload
 from llmopt.study.request import StudyRequest
+from llmopt.study.weights import bring_weights
 from llmopt.workload.datasets import load_dataset, subset
 from llmopt.workload.prompts import DEFAULT_FORM, forms_for, render
 
@@ -108,10 +107,7 @@ def prepare(
         engine = engine.rehearse(Path(dataset.source))
     model = entry.facts
     if engine.needs_weights:
-        path = ensure_weights(entry, workspace=workspace, progress=on_weights, wanted=form)
-        check_consent(entry, path, workspace)
-        known = entry.gguf.sha256 if entry.gguf and form == "gguf" else None  # fetching has checked it
-        model = replace(read_model(path, entry.name), trust_remote_code=entry.trust_remote_code, sha256=known)
+        model = bring_weights(entry, form, workspace=workspace, progress=on_weights)
     max_tokens = request.max_tokens or settings["max_tokens"] or _default_answer_tokens(model)
     search_items = subset(dataset, "search", request.samples or SEARCH_ITEMS, seed=request.seed)
     confirm_items = subset(
@@ -165,13 +161,13 @@ def _engine_for(entry: ModelEntry, hardware: Hardware, asked: str | None) -> tup
 
     An engine the user asked for is used or refused; the one a model's entry prefers is used where it can be.
     """
-    forms: list[WeightsFormat] = ["gguf"] if entry.gguf or entry.facts.format == "gguf" else []
-    if not entry.local or entry.facts.format == "safetensors":
-        forms.append("safetensors")
+    forms: list[WeightsFormat] = ["gguf", "safetensors"]  # the one can be converted into the other, not back
+    if entry.gguf is None and entry.facts.format != "gguf":
+        forms.remove("gguf")
     preferred = entry.model_type.value if entry.model_type and not asked else None
     refused: list[EngineMissing] = []
     for name in dict.fromkeys((asked or preferred, asked)):
-        for form in forms:
+        for form in _taken(name, entry, forms):
             try:
                 engine, reason = choose_engine(replace(entry.facts, format=form), hardware, name)
             except EngineMissing as error:
@@ -179,6 +175,14 @@ def _engine_for(entry: ModelEntry, hardware: Hardware, asked: str | None) -> tup
             else:
                 return engine, "engines.chosen_model" if name and name == preferred else reason, form
     raise refused[0]
+
+
+def _taken(name: str | None, entry: ModelEntry, forms: list[WeightsFormat]) -> list[WeightsFormat]:
+    """Of the forms there are, those the named engine takes, so that a refusal gives its real reason; else all."""
+    if name is None:
+        return forms
+    engine = get_engine(name)
+    return [form for form in forms if engine.supports(replace(entry.facts, format=form)) is None] or forms[:1]
 
 
 def first_task(work: Workload, items: Sequence[Item]) -> Task:

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ from llmopt.engines.base import Engine
 from llmopt.errors import EngineMissing
 from llmopt.hardware.probe import probe
 from llmopt.models.entry import ModelEntry
-from llmopt.models.metadata import read_model
-from llmopt.models.weights import WeightsFormat, ensure_weights
+from llmopt.models.weights import WeightsFormat
 from llmopt.paths import Workspace, ensure, state_folder
 from llmopt.records import Configuration, Hardware, InferenceParams, Item, ModelInfo, Task
 from llmopt.runtime.locks import measuring_lock
 from llmopt.search.trial import Bench, Referee, TrialResult, Workload
 from llmopt.study.host import StudyHost
+from llmopt.study.weights import bring_weights
 
 __all__ = ["WORK", "Job", "NodeFacts", "RemoteTrials", "survey_node"]
 
@@ -116,9 +116,7 @@ class RemoteTrials:
         if self._job.form is None:
             return entry.facts
         workspace = Workspace(root=ensure(state_folder() / "cluster"))
-        path = ensure_weights(entry, workspace=workspace, wanted=self._job.form)
-        known = entry.gguf.sha256 if entry.gguf and self._job.form == "gguf" else None
-        return replace(read_model(path, entry.name), trust_remote_code=entry.trust_remote_code, sha256=known)
+        return bring_weights(entry, self._job.form, workspace=workspace)
 
 
 def configuration_from_plain(data: Mapping[str, Any]) -> Configuration:

