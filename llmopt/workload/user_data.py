@@ -125,8 +125,14 @@ def _without_repeats(
 
 
 def _item(name: str, row: Row, mapping: Mapping[str, str], source: str) -> Item | None:
-    """None where the row has no question."""
+    """None where the row has no question; raises DataError for text that cannot be written down again."""
+    try:
+        return _read_item(name, row, mapping, source)
+    except ValueError as problem:  # half a character (a lone surrogate), or a number of thousands of digits
+        raise DataError("data.bad_text", path=source, line=row.number, problem=str(problem)[:80]) from None
 
+
+def _read_item(name: str, row: Row, mapping: Mapping[str, str], source: str) -> Item | None:
     def cell(field: str) -> Any:
         return row.values.get(mapping[field]) if field in mapping else None
 
@@ -215,7 +221,9 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).strip()
+    text = str(value).strip()
+    text.encode()  # raises for a lone surrogate, which JSON can hold and no file can
+    return text
 
 
 def _listed(value: Any) -> Iterator[str]:

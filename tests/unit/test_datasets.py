@@ -353,3 +353,14 @@ def test_a_file_can_be_looked_at_before_its_columns_are_named(workspace, tmp_pat
     assert len(view.rows) == 3
     with pytest.raises(DataError):
         view_columns(tmp_path / "none.csv", workspace=workspace)
+
+
+@pytest.mark.parametrize("text", ["\\ud800", "9" * 5000])
+def test_text_that_cannot_be_written_down_again_is_refused(tmp_path, text):
+    rows = [f'{{"question": "q{n}", "answer": "{n}"}}' for n in range(3)]
+    value = text if text[0] == "9" else f'"{text}"'
+    path = tmp_path / "data.jsonl"
+    path.write_text("\n".join([*rows, f'{{"question": {value}, "answer": "1"}}']), encoding="utf-8")
+    with pytest.raises(DataError) as refused:
+        load_dataset(path, workspace=Workspace(root=tmp_path))
+    assert "4" in str(refused.value)
