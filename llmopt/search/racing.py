@@ -49,7 +49,7 @@ ALPHA = 0.10
 FIRST_RUNG = 8
 """Fewer answers than this drop nobody: eight losses in eight are the least that is evidence."""
 
-RUNG_FACTOR = 1.25
+RUNG_FACTOR = 1.1
 """Rungs lie close together: looking often costs nothing, and a loser is dropped sooner."""
 
 MOST_INCUMBENTS = 6

@@ -339,6 +339,17 @@ class Store:
         )
         return [trial_from(row) for row in found]
 
+    def spent(self, study_id: int, *, since_s: float) -> dict[str, float]:
+        """Seconds of the trials begun since that time of day: by launch, warm-up, measuring, and those given up."""
+        row = self.connection.row(
+            """SELECT COALESCE(SUM(launch_s), 0) AS launch_s, COALESCE(SUM(warmup_s), 0) AS warmup_s,
+                 COALESCE(SUM(measure_s), 0) AS measure_s,
+                 COALESCE(SUM(CASE WHEN outcome = 'abandoned' THEN ended_s - started_s END), 0) AS cut_off_s
+               FROM trials WHERE study_id = ? AND started_s >= ?""",
+            (study_id, since_s),
+        )
+        return {} if row is None else {name: float(row[name]) for name in row.keys()}  # noqa: SIM118 - a sqlite3.Row
+
     # ── leases ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def beat(self, study_id: int) -> None:

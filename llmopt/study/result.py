@@ -28,12 +28,14 @@ from llmopt.study.run import Finished
 __all__ = ["SCHEMA_VERSION", "build_result", "command_of", "configuration_of", "model_facts", "versions_of"]
 
 SCHEMA_VERSION = 1
+MOST_TRIALS = 1000
+"""Trials written into a result; those of longer studies are in the database."""
 QUALITY, SPEED = "accuracy", "answers_per_minute"
 
 
 def build_result(prepared: Prepared, finished: Finished, store: Store, study_id: int, name: str) -> dict[str, Any]:
     """Everything a reader, a program or a later comparison needs; plain data."""
-    rows = list(store.trials(study_id))
+    rows, left_out = _told(store, study_id, name)
     judged = _judge(prepared, finished)
     searched = [row.measurement for row in rows if row.phase != "confirm" and row.outcome is Outcome.DONE]
     impossible = unreached(finished.constraints, [one for one in searched if one is not None])
@@ -44,14 +46,14 @@ def build_result(prepared: Prepared, finished: Finished, store: Store, study_id:
         "created": datetime.now(tz=UTC).isoformat(timespec="seconds"),
         "elapsed_s": round(finished.elapsed_s, 1),
         "stopped_by": finished.stopped_by,
-        "accounting": _accounting(rows, finished),
+        "accounting": _accounting(store.spent(study_id, since_s=finished.began_s), finished),
         "request": prepared.request.to_spec(),
         "verdict": _nothing_allowed(prepared) if impossible else _verdict(prepared, judged),
         "gains": judged,
         "baseline": _side(prepared, finished, finished.baseline),
         "best": _side(prepared, finished, finished.best),
         "points": dict(finished.points),
-        "pareto": _pareto(prepared, rows),
+        "pareto": _pareto(prepared, store, study_id),
         "constraints": [_limit(constraint, finished) for constraint in finished.constraints],
         "unreached": [asdict(one) for one in impossible],
         "command": command_of(prepared, best),
@@ -68,6 +70,7 @@ def build_result(prepared: Prepared, finished: Finished, store: Store, study_id:
         "versions": versions_of(prepared),
         "space": space_to_plain(finished.space),
         "trials": [_trial(row) for row in rows if row.phase != "confirm"],
+        "trials_left_out": left_out,
         "confirmation": [_pass(p, finished.arms) for p in finished.passes],
     }
 
@@ -173,16 +176,19 @@ def _limit(constraint: Constraint, finished: Finished) -> dict[str, Any]:
 # ── plain data ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _accounting(rows: Sequence[TrialRow], finished: Finished) -> dict[str, Any]:
+def _told(store: Store, study_id: int, name: str) -> tuple[list[TrialRow], int]:
+    """The trials a result carries, and how many it leaves to the database: of a long study the best and the newest."""
+    count = store.study(name).trials
+    rows = list(store.trials(study_id)) if count <= MOST_TRIALS else store.best_and_newest(study_id, limit=MOST_TRIALS)
+    return rows, max(count - MOST_TRIALS, 0)
+
+
+def _accounting(spent: Mapping[str, float], finished: Finished) -> dict[str, Any]:
     """Where the time of this run went, in seconds, and the most memory this process itself held.
 
     ``own_s`` is what is left of the wall time after engine starts and stops, warm-up, measurement and the trial that
     the time limit cut off; trials of an earlier, interrupted run are not in it.
     """
-    mine = [row for row in rows if row.started_s >= finished.began_s]
-    spent = {name: sum(getattr(row, name) or 0.0 for row in mine) for name in ("launch_s", "warmup_s", "measure_s")}
-    cut_off = [row for row in mine if row.outcome is Outcome.ABANDONED and row.ended_s is not None]
-    spent["cut_off_s"] = sum((row.ended_s or 0.0) - row.started_s for row in cut_off)
     own_s = finished.elapsed_s - sum(spent.values())
     return {**spent, "own_s": own_s, "wall_s": finished.elapsed_s, "own_peak_rss_bytes": _own_peak_bytes()}
 
@@ -323,8 +329,15 @@ def _pass(one: ArmPass, arms: Sequence[Arm]) -> dict[str, Any]:
     }
 
 
-def _pareto(prepared: Prepared, rows: Sequence[TrialRow]) -> list[int]:
-    complete = [r for r in rows if r.phase != "confirm" and r.outcome is Outcome.DONE and r.objectives]
-    feasible = [r for r in complete if all(v <= 0 for v in r.violations or ())]
-    front = pareto_front([r.objectives or () for r in feasible], prepared.goal.objectives)
-    return [feasible[i].number for i in front]
+def _pareto(prepared: Prepared, store: Store, study_id: int) -> list[int]:
+    """Numbers of the trials nobody dominates, of all that were measured in full and within the limits."""
+    full = [
+        (point.number, point.objectives)
+        for point in store.points(study_id)
+        if point.phase != "confirm"
+        and point.outcome == Outcome.DONE.value
+        and point.objectives
+        and all(v <= 0 for v in point.violations or ())
+    ]
+    front = pareto_front([objectives for _, objectives in full], prepared.goal.objectives)
+    return [full[i][0] for i in front]

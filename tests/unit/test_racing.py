@@ -18,7 +18,7 @@ def test_rungs_double_up_to_everything():
     assert rungs(100, first=16, factor=2) == (16, 32, 64, 100)
     assert rungs(10, first=16) == (10,)
     assert rungs(64, first=16, factor=2) == (16, 32, 64)
-    assert rungs(16) == (8, 10, 12, 16)
+    assert rungs(16) == (8, 9, 10, 11, 12, 13, 14, 16)
     assert rungs(0) == ()
 
 
