@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,9 +33,11 @@ COMMANDS: dict[str, str] = {
     "serve": "llmopt.cli.serve:command",
     "list": "llmopt.cli.listing:command",
     "engines": "llmopt.cli.engines:command",
+    "models": "llmopt.cli.models:command",
     "clean": "llmopt.cli.clean:command",
     "explain": "llmopt.cli.explain:command",
     "export": "llmopt.cli.export:command",
+    "completion": "llmopt.cli.completion:command",
 }
 """Name → where the command lives; its line in ``--help`` is the message ``cli.NAME.short``."""
 
@@ -136,8 +139,10 @@ def _refuse(error: LlmoptError, *, debug: bool) -> int:
 
 
 def _usage_sentence(error: click.ClickException) -> str:
-    """Click's complaint in the reader's language, with the next step."""
+    """Click's complaint in the reader's language, with the next step; a group without a command shows its help."""
     ctx = getattr(error, "ctx", None)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error.ctx.get_help()
     path = ctx.command_path if ctx else "llmopt"
     if isinstance(error, click.NoSuchOption):
         near = ", ".join(error.possibilities or ()) or "-"
@@ -148,9 +153,10 @@ def _usage_sentence(error: click.ClickException) -> str:
     elif isinstance(error, click.BadParameter):
         name = error.param.opts[0] if error.param else "-"
         what = t("cli.bad_value", name=name, why=error.message)
-    elif ctx is not None and ctx.command is cli and "No such command" in error.message:
+    elif ctx is not None and isinstance(ctx.command, click.Group) and "No such command" in error.message:
         name = error.message.split("'")[1] if "'" in error.message else "-"
-        near = ", ".join(difflib.get_close_matches(name, COMMANDS, n=2)) or ", ".join(COMMANDS)
+        known = ctx.command.list_commands(ctx)
+        near = ", ".join(difflib.get_close_matches(name, known, n=2)) or ", ".join(known)
         what = t("cli.no_such_command", name=name, near=near)
     else:
         what = t("cli.usage", why=error.message)
@@ -159,7 +165,7 @@ def _usage_sentence(error: click.ClickException) -> str:
 
 def _early_language(arguments: Sequence[str]) -> None:
     """Choose the language before any command is imported: ``--lang``, then settings, then the locale."""
-    for here, nxt in zip(arguments, [*arguments[1:], ""], strict=True):
+    for here, nxt in pairwise([*arguments, ""]):
         if here == "--lang" and nxt in LANGUAGES:
             return set_language(nxt)
         if here.startswith("--lang=") and here[7:] in LANGUAGES:

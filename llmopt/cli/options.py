@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from llmopt.cli.completing import COMPLETIONS
 from llmopt.messages import LANGUAGES, t
 
 __all__ = [
@@ -28,7 +29,10 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 def option(*names: str, key: str, **kwargs: Any) -> Callable[[Decorated], Decorated]:
-    """``click.option`` whose help is the message ``cli.KEY``."""
+    """``click.option`` whose help is the message ``cli.KEY``, with its completion where its name has one."""
+    completion = next((COMPLETIONS[name] for name in names if name in COMPLETIONS), None)
+    if completion is not None:
+        kwargs.setdefault("shell_complete", completion)
     return click.option(*names, help=t(f"cli.{key}"), **kwargs)
 
 

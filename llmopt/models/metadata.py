@@ -8,12 +8,14 @@ from typing import Any
 
 from llmopt.errors import WeightsError
 from llmopt.models.config_facts import facts_of_config
+from llmopt.models.entry import ModelEntry
 from llmopt.models.gguf_facts import facts_of_gguf, split_headers
 from llmopt.models.header_errors import bad_header
 from llmopt.models.safetensors_header import SafeTensor, read_json, read_safetensors_header, weight_files
+from llmopt.paths import Workspace
 from llmopt.records import ModelInfo
 
-__all__ = ["read_model"]
+__all__ = ["read_facts", "read_model"]
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _TEMPLATE_BYTES = 1 << 20
@@ -115,3 +117,17 @@ def _chat_template(folder: Path) -> str | None:
         if isinstance(template, str) and template:
             return template
     return None
+
+
+def read_facts(entry: ModelEntry, workspace: Workspace) -> tuple[ModelInfo, str | None]:
+    """What is known of a model without fetching anything, and why its local files could not be read (or None).
+
+    A file or folder of this machine is read from its headers; for any other the catalogue's facts are all there is.
+    """
+    if not entry.local:
+        return entry.facts, None
+    path = workspace.root / Path(entry.path).expanduser()
+    try:
+        return read_model(path, entry.name, allow_pickle=entry.allow_pickle), None
+    except WeightsError as error:
+        return entry.facts, str(error)

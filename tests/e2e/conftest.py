@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from llmopt.cli.app import main
+from llmopt.messages import set_language
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 240.0
@@ -106,6 +112,47 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Any:
     line = CommandLine(folder, runtime)
     yield line
     line.close()
+
+
+class Inline:
+    """The same command line inside this process: for what starts no engine, and is asked often."""
+
+    def __init__(self, folder: Path, runtime: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        for name in [name for name in os.environ if name.startswith(("LLMOPT_", "LC_", "LANG"))]:
+            patch.delenv(name)
+        for name, value in {
+            "XDG_RUNTIME_DIR": str(runtime),
+            "LLMOPT_HOME": str(folder),
+            "LLMOPT_LOCK_FILE": str(runtime / "measuring.lock"),
+            "LLMOPT_WEIGHTS_CACHE": str(runtime / "weights"),
+            "LANG": "C.UTF-8",
+        }.items():
+            patch.setenv(name, value)
+        patch.chdir(folder)
+
+    def run(self, *arguments: str, lang: str = "en", env: Mapping[str, str] | None = None) -> Ran:
+        """Run a command to its end; anything but an exit code is a bug and is raised."""
+        out, err = io.StringIO(), io.StringIO()
+        logger = logging.getLogger("llmopt")
+        before = list(logger.handlers), logger.level, logger.propagate
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            for name, value in {"LLMOPT_LANG": lang, **(env or {})}.items():
+                patch.setenv(name, value)
+            try:
+                code = main(arguments)
+            finally:
+                set_language(None)
+                for handler in set(logger.handlers) - set(before[0]):
+                    logger.removeHandler(handler)
+                    handler.close()
+                logger.level, logger.propagate = before[1:]
+        return Ran(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def inline(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Inline:
+    return Inline(tmp_path_factory.mktemp("w"), tmp_path_factory.mktemp("r"), monkeypatch)
 
 
 @pytest.fixture
