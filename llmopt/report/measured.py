@@ -7,7 +7,7 @@ from typing import Any
 
 from llmopt.messages import t
 from llmopt.report import words
-from llmopt.report.terminal import WIDTH, drawn_table, folded
+from llmopt.report.terminal import WIDTH, cells, drawn_table, folded
 
 __all__ = [
     "FIGURES",
@@ -38,6 +38,9 @@ ALONE_LEFT_OUT = ("inter_chunk_p50_ms",)
 OF_IMPORTS = ("inter_chunk_p50_ms", "tpot_p50_ms", "itl_p50_ms")
 BY_TOKENS = ("output_tokens_per_s", "total_tokens_per_s", "itl_p50_ms", "tpot_p50_ms", "cost_per_million_tokens")
 """Meaningless between models with different tokenizers."""
+LONG_LABEL = 22
+"""Longer labels are shown once, with a letter each, and the letters stand in the tables."""
+LETTERS = 26
 MOST_COLUMNS = 3
 """More configurations than this stand below each other: their columns would not fit."""
 
@@ -93,7 +96,11 @@ def comparable(sides: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list
 def comparison_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
     """Verdicts, the configurations beside each other, every pair, other tools' meanings, and the gate."""
     sides, imported = compared_sides(result), result.get("imported") or ()
-    parts = ["", *folded(verdict_sentences(result), width), "", _beside(sides, width, others=bool(imported))]
+    letters = _letters([one["label"] for one in sides])
+    parts = ["", *folded(verdict_sentences(result), width), ""]
+    if any(letter != label for label, letter in letters.items()):
+        parts += [*folded([f"{letter} = {label}" for label, letter in letters.items()], width), ""]
+    parts.append(_beside(sides, letters, width, others=bool(imported)))
     if not _one_tokenizer(sides):
         parts += folded([t("compare.tokenizers")], width)
     for one in imported:
@@ -101,7 +108,7 @@ def comparison_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
         parts += ["", *folded(notes, width)]
     if result["comparisons"]:
         rows = [
-            [f"{entry['before']} → {entry['after']}", words.judged(entry["quality"]), words.judged(entry["speed"])]
+            [f"{letters[entry['before']]} → {letters[entry['after']]}", words.judged(entry["quality"]), words.judged(entry["speed"])]
             for entry in result["comparisons"]
         ]
         headings = [t("compare.pair"), t("report.quality"), t("report.speed")]
@@ -149,21 +156,28 @@ def _winner(found: Mapping[str, Any]) -> dict[str, Any]:
     return {"winner": found["winner"]} if found["winner"] else {}
 
 
-def _beside(sides: Sequence[Mapping[str, Any]], width: int, *, others: bool) -> str:
+def _letters(labels: Sequence[str]) -> dict[str, str]:
+    """What each configuration is called in tables: its label, or a letter where any label is long."""
+    if all(cells(label) <= LONG_LABEL for label in labels):
+        return {label: label for label in labels}
+    return {label: chr(ord("A") + place) if place < LETTERS else f"#{place + 1}" for place, label in enumerate(labels)}
+
+
+def _beside(sides: Sequence[Mapping[str, Any]], letters: Mapping[str, str], width: int, *, others: bool) -> str:
     """One table: figures down, configurations across; turned round where there are many."""
     names = [
         name
         for name in comparable(sides, BESIDE)
         if any(name in one["figures"] for one in sides) and (others or name not in OF_IMPORTS)
     ]
-    cells = [[words.interval(name, one["figures"].get(name)) for one in sides] for name in names]
+    table = [[words.interval(name, one["figures"].get(name)) for one in sides] for name in names]
     if len(sides) <= MOST_COLUMNS:
-        rows = [[words.figure_name(name), *values] for name, values in zip(names, cells, strict=True)]
-        return drawn_table([t("report.figure"), *(one["label"] for one in sides)], rows, width)
+        rows = [[words.figure_name(name), *values] for name, values in zip(names, table, strict=True)]
+        return drawn_table([t("report.figure"), *(letters[one["label"]] for one in sides)], rows, width)
     rows = [
-        [one["label"], words.figure_name(name), values[place]]
+        [letters[one["label"]], words.figure_name(name), values[place]]
         for place, one in enumerate(sides)
-        for name, values in zip(names, cells, strict=True)
+        for name, values in zip(names, table, strict=True)
     ]
     return drawn_table([t("compare.sides"), t("report.figure"), t("benchmark.value")], rows, width)
 

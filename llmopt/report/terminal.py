@@ -6,9 +6,16 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["WIDTH", "drawn", "drawn_table", "folded"]
+__all__ = ["WIDTH", "cells", "drawn", "drawn_table", "folded"]
 
 WIDTH = 80
+
+
+def cells(text: str) -> int:
+    """How many cells of a terminal a text takes."""
+    from rich.cells import cell_len  # noqa: PLC0415 - only where something is drawn
+
+    return cell_len(text)
 
 
 def drawn_table(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int = WIDTH, *, title: str = "") -> str:

@@ -54,7 +54,9 @@ def figure(name: str, value: float | None) -> str:
         return size(value)
     if name.endswith("_ms"):
         return f"{brief(value)} ms"
-    return f"{value:,.3g}" if name.startswith("cost_") else f"{value:,.1f}"
+    if name.startswith("cost_"):
+        return f"{value:,.3g}"
+    return f"{value:,.1f}" if abs(value) < 1000 else f"{value:,.0f}"  # noqa: PLR2004 - four digits say enough
 
 
 def brief(milliseconds: float) -> str:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llmopt.errors import UsageError
 from llmopt.messages import LANGUAGES, current_language, set_language, t
 from llmopt.paths import ensure
 from llmopt.report.detail import read_detail
 from llmopt.report.document import Document
+from llmopt.report.formats import export_target
 from llmopt.report.html import html
 from llmopt.report.markdown import markdown
 from llmopt.report.measured_document import measured_document
@@ -21,9 +21,7 @@ from llmopt.report.study_document import study_document
 from llmopt.report.tabular import figures_csv
 from llmopt.store.connection import readable_errors
 
-__all__ = ["FORMATS", "export_target", "rendered", "write_export", "write_report", "write_whole"]
-
-FORMATS = ("html", "md", "csv", "json")
+__all__ = ["rendered", "write_export", "write_report", "write_whole"]
 
 
 def write_report(folder: Path, result: Mapping[str, Any]) -> None:
@@ -50,20 +48,6 @@ def rendered(result: Mapping[str, Any], kind: str, *, folder: Path | None) -> st
         with _speaking(language):
             documents[language] = _document(result, folder)
     return html(documents, language=current_language())
-
-
-def export_target(text: str, name: str) -> tuple[Path, str]:
-    """The file and format that ``--export`` names: a file by its ending, or a format alone (``NAME.FORMAT`` here).
-
-    Raises UsageError for any other.
-    """
-    if text in FORMATS:
-        return Path(f"{name}.{text}"), text
-    path = Path(text)
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in FORMATS:
-        raise UsageError("report.format", value=text, known=", ".join(FORMATS))
-    return path, kind
 
 
 def write_export(result: Mapping[str, Any], text: str, *, folder: Path | None) -> Path:
