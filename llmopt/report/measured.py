@@ -108,7 +108,11 @@ def comparison_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
         parts += ["", *folded(notes, width)]
     if result["comparisons"]:
         rows = [
-            [f"{letters[entry['before']]} → {letters[entry['after']]}", words.judged(entry["quality"]), words.judged(entry["speed"])]
+            [
+                f"{letters[entry['before']]} → {letters[entry['after']]}",
+                words.judged(entry["quality"]),
+                words.judged(entry["speed"]),
+            ]
             for entry in result["comparisons"]
         ]
         headings = [t("compare.pair"), t("report.quality"), t("report.speed")]
