@@ -131,8 +131,8 @@ def levels_table(detail: Detail) -> Table | None:
         rows.append([t("benchmark.level", level=level), *cells])
     if not any(any(cell != "–" for cell in row[1:]) for row in rows):
         return None
-    kept = {label: {level for level, one in report.items() if one.weight > 0} for label, report in reports.items()}
-    telling = set.union(*kept.values()) if kept else set()
+    levels = {level for report in reports.values() for level in report}
+    telling = {level for report in reports.values() for level, one in report.items() if not one.saturated} or levels
     reweighted = [_share([item for item in items if item.level in telling], means[label]) for label in reports]
     named = ", ".join(str(level) for level in sorted(telling))
     rows.append([t("report.reweighted", levels=named), *reweighted])

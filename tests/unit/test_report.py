@@ -246,12 +246,12 @@ def test_every_chart_of_a_page_has_data_in_both_languages(demo):
     assert all(panel["traces"] for panel in charts.values())
 
 
-def test_no_text_of_a_model_is_markup(monkeypatch):
+def test_no_text_of_a_model_is_markup():
     result = measured(side(NASTY), side("two"))
     assert "<script>alert" not in rendered(result, "html", folder=None)
     text = rendered(result, "md", folder=None)
     assert "<script>" not in text
-    assert "](http" not in text
+    assert not re.search(r"(?<!\\)\]\(http", text)
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert all(len(re.findall(r"(?<!\\)\|", line)) >= 3 for line in rows)
 
