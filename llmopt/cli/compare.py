@@ -12,7 +12,6 @@ import click
 from llmopt.cli.benchmark import study_of
 from llmopt.cli.measuring import check_load, measuring_options, shown
 from llmopt.cli.options import Output, exported, option
-from llmopt.cli.measuring import check_load, measuring_options, prepare_dry_run, shown
 from llmopt.errors import DataError, RegressionFound, UsageError
 from llmopt.messages import t
 
