@@ -10,7 +10,7 @@ from llmopt.report import words
 from llmopt.report.certificates import certificate_blocks
 from llmopt.report.charts import scatter
 from llmopt.report.detail import Detail
-from llmopt.report.document import Block, Chart, Document, Panel, Section, Table
+from llmopt.report.document import Block, Chart, Document, Panel, Section, Table, Text
 from llmopt.report.shared_sections import (
     answers_sections,
     course_sections,
@@ -56,7 +56,7 @@ def study_document(result: Mapping[str, Any], detail: Detail) -> Document:
         *section("report.changes_title", changes if changes.rows else None),
         *use_section([("", result["command"])]),
         *section("report.limits", _limits(result)),
-        *section("report.trials", _trials(result)),
+        *section("report.trials", _trials(result), _left_out(result)),
         *course_sections(detail, result),
         *answers_sections(detail),
         *_certificates(result, labels),
@@ -97,6 +97,11 @@ def _trials(result: Mapping[str, Any]) -> Chart:
         _points(result, "latency", waits, x=words.figure_name("output_tokens_per_s"), y=t("report.e2e_axis")),
     ]
     return Chart(panels=[panel for panel in panels if panel.traces], table=table)
+
+
+def _left_out(result: Mapping[str, Any]) -> Text | None:
+    count = result.get("trials_left_out") or 0
+    return Text(text=t("report.trials_left_out", count=count)) if count else None
 
 
 def _points(
