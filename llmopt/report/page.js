@@ -44,6 +44,7 @@ async function start() {
   const script = document.createElement('script');
   script.textContent = await new Response(stream).text();
   document.head.append(script);
+  document.documentElement.classList.add('drawn'); // a hidden place has no width to draw into
   refresh();
 }
 
