@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "compare": "llmopt.cli.compare:command",
     "estimate": "llmopt.cli.estimate:command",
     "serve": "llmopt.cli.serve:command",
+    "report": "llmopt.cli.report:command",
     "list": "llmopt.cli.listing:command",
     "engines": "llmopt.cli.engines:command",
     "models": "llmopt.cli.models:command",

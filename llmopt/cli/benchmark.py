@@ -8,7 +8,7 @@ import click
 
 from llmopt.cli.measuring import DEFAULT_SAMPLES, check_load, measuring_options, shown
 from llmopt.cli.optimize import DEMO_DATASET
-from llmopt.cli.options import Output, option
+from llmopt.cli.options import Output, exported, option
 from llmopt.errors import UsageError
 from llmopt.messages import t
 
@@ -22,7 +22,7 @@ REPEATS = 3
 @option("--config", key="benchmark.config", default=None)
 @option("--set", "changes", key="benchmark.set", multiple=True)
 @measuring_options("benchmark")
-def command(as_json: bool, debug: bool, wait: bool, **given: Any) -> int:
+def command(as_json: bool, debug: bool, wait: bool, exports: tuple[str, ...], **given: Any) -> int:
     """Measure one configuration and show what was found."""
     from llmopt.config.settings import load_settings
     from llmopt.logs import configure_logging
@@ -53,7 +53,8 @@ def command(as_json: bool, debug: bool, wait: bool, **given: Any) -> int:
     )
     if not as_json:
         output.say(benchmark_text(result))
-        output.say(t("cli.benchmark.result_at", path=workspace.results / result["study"] / "result.json"))
+        output.say(t("cli.report_at", folder=workspace.results / result["study"]))
+    exported(result, exports, folder=workspace.results / result["study"], output=output)
     return 0
 
 

@@ -11,7 +11,7 @@ import click
 
 from llmopt.cli.benchmark import study_of
 from llmopt.cli.measuring import check_load, measuring_options, shown
-from llmopt.cli.options import Output, option
+from llmopt.cli.options import Output, exported, option
 from llmopt.errors import DataError, RegressionFound, UsageError
 from llmopt.messages import t
 
@@ -24,7 +24,7 @@ __all__ = ["command"]
 @option("--baseline", key="compare.baseline", default=None)
 @option("--fail-if-worse", key="compare.fail_if_worse", default=None)
 @measuring_options("compare")
-def command(as_json: bool, debug: bool, wait: bool, **given: Any) -> int:
+def command(as_json: bool, debug: bool, wait: bool, exports: tuple[str, ...], **given: Any) -> int:
     """Measure all of them in turns and say what may be claimed. Raises RegressionFound where the gate fails."""
     from llmopt.config.settings import load_settings
     from llmopt.logs import configure_logging
@@ -54,7 +54,8 @@ def command(as_json: bool, debug: bool, wait: bool, **given: Any) -> int:
     )
     if not as_json:
         output.say(comparison_text(result))
-        output.say(t("cli.benchmark.result_at", path=workspace.results / result["study"] / "result.json"))
+        output.say(t("cli.report_at", folder=workspace.results / result["study"]))
+    exported(result, exports, folder=workspace.results / result["study"], output=output)
     _judge_gate(result["gate"])
     return 0
 

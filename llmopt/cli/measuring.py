@@ -6,7 +6,16 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from llmopt.cli.options import debug_option, engine_option, json_option, lang_option, load_options, option, url_option
+from llmopt.cli.options import (
+    debug_option,
+    engine_option,
+    export_option,
+    json_option,
+    lang_option,
+    load_options,
+    option,
+    url_option,
+)
 from llmopt.errors import UsageError
 
 __all__ = ["DEFAULT_SAMPLES", "check_load", "measuring_options", "shown"]
@@ -33,6 +42,7 @@ def measuring_options(area: str) -> Callable[[Decorated], Decorated]:
                 option("--seed", key="opt.seed", type=int, default=None),
                 option("--price-per-hour", key="opt.price", type=float, default=None),
                 option("--name", key="opt.name", default=None),
+                export_option,
                 option("--wait", key="opt.wait", is_flag=True),
                 option("--dry-run", key="opt.dry_run", is_flag=True),
                 json_option,

@@ -12,6 +12,8 @@ from llmopt.cli.options import (
     Output,
     debug_option,
     engine_option,
+    export_option,
+    exported,
     json_option,
     lang_option,
     load_options,
@@ -52,12 +54,15 @@ DEMO_DATASET = "korean_math_easy"
 @option("--name", key="opt.name", default=None)
 @option("--resume", "resume_name", key="opt.resume", is_flag=False, flag_value="", default=None)
 @option("--price-per-hour", key="opt.price", type=float, default=None)
+@export_option
 @option("--wait", key="opt.wait", is_flag=True)
 @option("--dry-run", key="opt.dry_run", is_flag=True)
 @json_option
 @debug_option
 @lang_option
-def command(as_json: bool, resume_name: str | None, wait: bool, debug: bool, **given: Any) -> int:
+def command(
+    as_json: bool, resume_name: str | None, wait: bool, debug: bool, exports: tuple[str, ...], **given: Any
+) -> int:
     """Run or continue a study and show what was found."""
     from llmopt.cli.progress import view_for
     from llmopt.config.settings import load_settings
@@ -99,6 +104,7 @@ def command(as_json: bool, resume_name: str | None, wait: bool, debug: bool, **g
     if not as_json:
         output.say(summary(result))
         output.say(t("cli.report_at", folder=workspace.results / result["study"]))
+    exported(result, exports, folder=workspace.results / result["study"], output=output)
     return 0
 
 

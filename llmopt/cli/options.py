@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -18,6 +19,8 @@ __all__ = [
     "Output",
     "debug_option",
     "engine_option",
+    "export_option",
+    "exported",
     "json_option",
     "lang_option",
     "load_options",
@@ -66,6 +69,32 @@ def url_option(command: Decorated) -> Decorated:
             os.environ.setdefault("LLMOPT_ENGINE", "openai")
 
     return option("--url", key="opt.url", default=None, expose_value=False, callback=remember)(command)
+
+
+def export_option(command: Decorated) -> Decorated:
+    """``--export``: a report in another place or format; its ending says which."""
+    return option(
+        "--export", "exports", key="opt.export", multiple=True, metavar="FILE|FORMAT", callback=_known_formats
+    )(command)
+
+
+def _known_formats(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Refused before anything is measured."""
+    del ctx, param
+    if value:
+        from llmopt.report.formats import export_target
+
+        for text in value:
+            export_target(text, "")
+    return value
+
+
+def exported(result: dict[str, Any], exports: Sequence[str], *, folder: Path, output: Output) -> None:
+    """Write what ``--export`` asked for; raises UsageError for a format there is not, StorageError."""
+    from llmopt.report.writing import write_export
+
+    for text in exports:
+        output.say(t("report.written", path=write_export(result, text, folder=folder)))
 
 
 def load_options(command: Decorated) -> Decorated:

@@ -100,6 +100,7 @@ async def launch(
     guardian: Guardian,
     run_root: Path,
     on_phase: Callable[[Phase], None] | None = None,
+    on_spawned: Callable[[Callable[[], Sequence[int]]], None] | None = None,
     clock: Clock | None = None,
     sampling: InferenceParams = GREEDY,
     at: Endpoint | None = None,
@@ -109,6 +110,7 @@ async def launch(
 
     The completion that shows it is ready is asked with ``sampling``. ``at`` is a host and port (with a key) that it
     must listen on; without it, a private socket or port of our choice. ``env`` is added to the plan's (its devices).
+    ``on_spawned`` is given what names its process tree as soon as there is one, so that loading can be watched.
 
     Raises EngineStartError when it does not become ready. An exception from the block becomes EngineDied (with the
     exception as its cause) where the engine had ended by itself. Both carry the classified failure as
@@ -116,6 +118,8 @@ async def launch(
     """
     clock, report = clock or MonotonicClock(), on_phase or (lambda _: None)
     order = _Order(engine, model, settings, run_root, clock, report, sampling, at, env or {})
+    if on_spawned is not None:
+        order = replace(order, spawned=on_spawned)
     order.report(Phase.STARTING)
     if engine.transport == "remote":
         yield await order.attach()
@@ -149,6 +153,7 @@ class _Order:
     sampling: InferenceParams
     at: Endpoint | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    spawned: Callable[[Callable[[], Sequence[int]]], None] = lambda _: None
 
     async def attach(self) -> RunningEngine:
         """An engine that somebody else runs: only verified."""
@@ -173,6 +178,7 @@ class _Order:
             log_path = folder / LOG_NAME
             began_s = self.clock.now_s()
             child = await self.spawn(plan, guardian, folder)
+            self.spawned(child.pids)
             try:
                 endpoint = await climb(plan, child, clock=self.clock, on_phase=self.report, sampling=self.sampling)
             except NotReady as reason:

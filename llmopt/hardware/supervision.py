@@ -67,7 +67,7 @@ class WatchedLaunch:
         self.sampler.phase("loading")
 
     def phase(self, name: str) -> None:
-        """What the engine does from now on (``loading``, ``warm-up``, ``serving`` …)."""
+        """What the engine does from now on: ``loading``, ``warm-up``, ``serving``, ``stopping``."""
         self.sampler.phase(name)
 
     def pids(self) -> tuple[int, ...]:
@@ -172,7 +172,10 @@ class LaunchMemory:
     def end(self, launch: WatchedLaunch) -> ReleaseReport:
         """Stop watching, prove the release (waiting up to ``within_s``), look for leaks. Blocks: call in a thread."""
         launch.watch.stop()
-        trace = launch.sampler.stop()
+        launch.sampler.stop()
+        launch.phase("released")
+        launch.sampler.sample()
+        trace = launch.trace()
         claim = Claim(
             name=launch.name,
             own_pid=os.getpid(),
@@ -235,13 +238,13 @@ class LaunchMemory:
 
 
 def _within(name: str, trace: MemoryTrace) -> list[Leak]:
-    """Growth during the last phase, its beginning left out."""
-    phases = trace.phases()
-    if not phases or phases[-1][0] == "loading":
+    """Growth during the last serving phase, its beginning left out."""
+    served = [(began_s, ended_s) for phase, began_s, ended_s in trace.phases() if phase == "serving"]
+    if not served:
         return []
-    last, began_s, ended_s = phases[-1]
+    began_s, ended_s = served[-1]
     from_s = began_s + _SETTLED * (ended_s - began_s)
-    points = [point for point in trace.points if point.phase == last and point.at_s >= from_s]
+    points = [point for point in trace.points if point.phase == "serving" and from_s <= point.at_s <= ended_s]
     if not points or points[-1].at_s - points[0].at_s < _LEAST_SPAN_S:
         return []
     # mapped weights come and go with page cache: only what must stay resident is judged

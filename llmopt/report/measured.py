@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmopt.messages import t
 from llmopt.report import words
+from llmopt.report.terminal import WIDTH, cells, drawn_table, folded
 
-__all__ = ["benchmark_text", "comparison_text", "percent"]
+__all__ = [
+    "FIGURES",
+    "benchmark_text",
+    "comparable",
+    "compared_sides",
+    "comparison_text",
+    "gate_sentences",
+    "headline",
+    "percent",
+    "verdict_sentences",
+]
 
-WIDTH = 80
-IN_REPORT = ("accuracy", "answers_per_minute", "output_tokens_per_s", "ttft_p50_ms", "e2e_p50_ms", "memory_bytes")
-"""Figures whose names are messages of the study's report."""
-ALONE = (
-    "accuracy", "answers_per_minute", "characters_per_s", "output_tokens_per_s", "total_tokens_per_s", "ttft_p50_ms",
-    "ttft_p95_ms", "itl_p50_ms", "tpot_p50_ms", "e2e_p50_ms", "e2e_p95_ms", "attainment", "goodput_per_s",
-    "token_goodput_per_s", "memory_bytes", "error_rate", "truncated", "cost_per_million_tokens",
-    "cost_per_thousand_answers",
+FIGURES = (
+    "accuracy", "diversity", "answers_per_minute", "characters_per_s", "output_tokens_per_s", "total_tokens_per_s",
+    "ttft_p50_ms", "ttft_p95_ms", "itl_p50_ms", "inter_chunk_p50_ms", "tpot_p50_ms", "e2e_p50_ms", "e2e_p95_ms",
+    "attainment", "goodput_per_s", "token_goodput_per_s", "memory_bytes", "error_rate", "truncated",
+    "cost_per_million_tokens", "cost_per_thousand_answers",
 )  # fmt: skip
+"""Everything a report shows, in its order."""
 BESIDE = (
-    "accuracy", "answers_per_minute", "characters_per_s", "output_tokens_per_s", "ttft_p50_ms", "e2e_p50_ms",
-    "attainment", "goodput_per_s", "memory_bytes", "error_rate", "cost_per_million_tokens",
-    "cost_per_thousand_answers",
+    "accuracy", "answers_per_minute", "characters_per_s", "output_tokens_per_s", "ttft_p50_ms", "itl_p50_ms",
+    "inter_chunk_p50_ms", "tpot_p50_ms", "e2e_p50_ms", "attainment", "goodput_per_s", "memory_bytes", "error_rate",
+    "cost_per_million_tokens", "cost_per_thousand_answers",
 )  # fmt: skip
-BY_TOKENS = ("output_tokens_per_s", "cost_per_million_tokens")
+ALONE_LEFT_OUT = ("inter_chunk_p50_ms",)
+"""Only of use beside another tool's figure of that meaning."""
+OF_IMPORTS = ("inter_chunk_p50_ms", "tpot_p50_ms", "itl_p50_ms")
+BY_TOKENS = ("output_tokens_per_s", "total_tokens_per_s", "itl_p50_ms", "tpot_p50_ms", "cost_per_million_tokens")
 """Meaningless between models with different tokenizers."""
+LONG_LABEL = 22
+"""Longer labels are shown once, with a letter each, and the letters stand in the tables."""
+LETTERS = 26
 MOST_COLUMNS = 3
 """More configurations than this stand below each other: their columns would not fit."""
 
 
-def benchmark_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
-    """Figures, quality by level, how answers ended, and what the certificate warns of."""
+def headline(result: Mapping[str, Any]) -> str:
+    """What a benchmark measured."""
     one = result["sides"][0]
-    heading = t(
+    return t(
         "benchmark.title",
         what=one["label"],
         engine=one["engine"],
@@ -42,37 +56,72 @@ def benchmark_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
         items=result["dataset"]["items"],
         launches=len(one["launches"]),
     )
-    rows = [_row(_name(name), name, one["figures"][name]) for name in ALONE if name in one["figures"]]
-    parts = ["", *_folded([heading], width), "", _table(_headings(), rows, width)]
+
+
+def benchmark_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
+    """Figures, quality by level, how answers ended, and what the certificate warns of."""
+    one = result["sides"][0]
+    names = [name for name in FIGURES if name in one["figures"] and name not in ALONE_LEFT_OUT]
+    rows = [_row(words.figure_name(name), name, one["figures"][name]) for name in names]
+    parts = ["", *folded([headline(result)], width), "", drawn_table(_headings(), rows, width)]
     if one["levels"]:
         levels = [_row(t("benchmark.level", level=row["level"]), "accuracy", row) for row in one["levels"]]
-        parts += ["", t("benchmark.levels"), _table(_headings(), levels, width)]
+        parts += ["", t("benchmark.levels"), drawn_table(_headings(), levels, width)]
     statuses = [_row(t(f"benchmark.status_{name}"), "accuracy", row) for name, row in one["statuses"].items()]
-    parts += ["", t("benchmark.statuses"), _table(_headings(), statuses, width)]
-    parts += _folded(_warnings([one]), width)
+    parts += ["", t("benchmark.statuses"), drawn_table(_headings(), statuses, width)]
+    parts += folded(_warnings([one]), width)
     parts += ["", t("report.use") + ":", "  " + one["command"]["line"]]
     return "\n".join(parts)
 
 
+# ── a comparison ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def compared_sides(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Every side of a comparison: a stored baseline first, then what was measured, then other tools' results."""
+    sides = list(result["sides"])
+    pairs = result["comparisons"]
+    if pairs and not any(entry["before"] == sides[0]["label"] for entry in pairs):
+        sides = [{**result["baseline"], "label": pairs[0]["before"]}, *sides]
+    return [*sides, *(result.get("imported") or ())]
+
+
+def comparable(sides: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """The figures that mean the same on all sides: none by tokens where the models, and so the tokenizers, differ."""
+    if _one_tokenizer(sides):
+        return list(names)
+    return [name for name in names if name not in BY_TOKENS]
+
+
 def comparison_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
-    """Verdicts, the configurations beside each other, every pair, and the gate."""
-    sides = result["sides"]
-    if not any(entry["before"] == sides[0]["label"] for entry in result["comparisons"]):
-        sides = [{**result["baseline"], "label": result["comparisons"][0]["before"]}, *sides]
-    parts = ["", *_folded(_verdicts(result), width), "", _beside(sides, width)]
+    """Verdicts, the configurations beside each other, every pair, other tools' meanings, and the gate."""
+    sides, imported = compared_sides(result), result.get("imported") or ()
+    letters = _letters([one["label"] for one in sides])
+    parts = ["", *folded(verdict_sentences(result), width), ""]
+    if any(letter != label for label, letter in letters.items()):
+        parts += [*folded([f"{letter} = {label}" for label, letter in letters.items()], width), ""]
+    parts.append(_beside(sides, letters, width, others=bool(imported)))
     if not _one_tokenizer(sides):
-        parts.append(t("compare.tokenizers"))
-    rows = [
-        [f"{entry['before']} → {entry['after']}", _judged(entry["quality"]), _judged(entry["speed"])]
-        for entry in result["comparisons"]
-    ]
-    headings = [t("compare.pair"), t("report.quality"), t("report.speed")]
-    parts += ["", t("compare.pairs"), _table(headings, rows, width)]
+        parts += folded([t("compare.tokenizers")], width)
+    for one in imported:
+        notes = [t("compare.imported_note", label=one["label"], text=t(key)) for key in one["differences"]]
+        parts += ["", *folded(notes, width)]
+    if result["comparisons"]:
+        rows = [
+            [
+                f"{letters[entry['before']]} → {letters[entry['after']]}",
+                words.judged(entry["quality"]),
+                words.judged(entry["speed"]),
+            ]
+            for entry in result["comparisons"]
+        ]
+        headings = [t("compare.pair"), t("report.quality"), t("report.speed")]
+        parts += ["", t("compare.pairs"), drawn_table(headings, rows, width)]
     if not result["same_machine"]:
-        parts.append(t("compare.speed_left_out"))
-    parts += _folded(_warnings(result["sides"]), width)
+        parts += folded([t("compare.speed_left_out")], width)
+    parts += folded(_warnings(result["sides"]), width)
     if result["gate"]:
-        parts += ["", *_folded(_gate(result["gate"]), width)]
+        parts += ["", *folded(gate_sentences(result["gate"]), width)]
     return "\n".join(parts)
 
 
@@ -81,7 +130,10 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g}%"
 
 
-def _verdicts(result: Mapping[str, Any]) -> list[str]:
+def verdict_sentences(result: Mapping[str, Any]) -> list[str]:
+    """One claim for quality and one for speed; why there is none where nothing was paired."""
+    if not result["comparisons"]:
+        return [t("compare.nothing_paired")]
     verdict = result["verdict"]
     by_figure = {verdict["objective"]: verdict, **verdict["others"]}
     if not result["same_machine"]:
@@ -92,50 +144,8 @@ def _verdicts(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _winner(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {"winner": found["winner"]} if found["winner"] else {}
-
-
-def _beside(sides: Sequence[Mapping[str, Any]], width: int) -> str:
-    """One table: figures down, configurations across; turned round where there are many."""
-    names = [name for name in BESIDE if any(name in one["figures"] for one in sides)]
-    if not _one_tokenizer(sides):
-        names = [name for name in names if name not in BY_TOKENS]
-    cells = [[_cell(name, one["figures"].get(name)) for one in sides] for name in names]
-    if len(sides) <= MOST_COLUMNS:
-        rows = [[_name(name), *values] for name, values in zip(names, cells, strict=True)]
-        return _table([t("report.figure"), *(one["label"] for one in sides)], rows, width)
-    rows = [
-        [one["label"], _name(name), values[place]]
-        for place, one in enumerate(sides)
-        for name, values in zip(names, cells, strict=True)
-    ]
-    return _table([t("compare.sides"), t("report.figure"), t("benchmark.value")], rows, width)
-
-
-def _cell(name: str, estimate: Mapping[str, Any] | None) -> str:
-    """Value, interval and n in one cell."""
-    if estimate is None:
-        return "–"
-    value, low, high = _figure(name, estimate["value"]), estimate["low"], estimate["high"]
-    if low is None or high is None:
-        return f"{value} (n={estimate['n']})"
-    unit = value.rpartition(" ")[2] if " " in value else ""
-    bounds = [_figure(name, bound).removesuffix(f" {unit}") for bound in (low, high)]
-    return f"{value} ({bounds[0]}–{bounds[1]}, n={estimate['n']})"
-
-
-def _one_tokenizer(sides: Sequence[Mapping[str, Any]]) -> bool:
-    return len({one["model"] for one in sides}) == 1
-
-
-def _judged(verdict: Mapping[str, Any] | None) -> str:
-    if verdict is None:
-        return t("report.not_measured")
-    return f"{words.effect(verdict)} — {t('report.kind_' + verdict['kind'])}"
-
-
-def _gate(found: Mapping[str, Any]) -> list[str]:
+def gate_sentences(found: Mapping[str, Any]) -> list[str]:
+    """What the regression gate says of each figure."""
     limit = percent(found["limit"])
     lines = []
     for check in found["checks"]:
@@ -146,6 +156,41 @@ def _gate(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _winner(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {"winner": found["winner"]} if found["winner"] else {}
+
+
+def _letters(labels: Sequence[str]) -> dict[str, str]:
+    """What each configuration is called in tables: its label, or a letter where any label is long."""
+    if all(cells(label) <= LONG_LABEL for label in labels):
+        return {label: label for label in labels}
+    return {label: chr(ord("A") + place) if place < LETTERS else f"#{place + 1}" for place, label in enumerate(labels)}
+
+
+def _beside(sides: Sequence[Mapping[str, Any]], letters: Mapping[str, str], width: int, *, others: bool) -> str:
+    """One table: figures down, configurations across; turned round where there are many."""
+    names = [
+        name
+        for name in comparable(sides, BESIDE)
+        if any(name in one["figures"] for one in sides) and (others or name not in OF_IMPORTS)
+    ]
+    table = [[words.interval(name, one["figures"].get(name)) for one in sides] for name in names]
+    if len(sides) <= MOST_COLUMNS:
+        rows = [[words.figure_name(name), *values] for name, values in zip(names, table, strict=True)]
+        return drawn_table([t("report.figure"), *(letters[one["label"]] for one in sides)], rows, width)
+    rows = [
+        [letters[one["label"]], words.figure_name(name), values[place]]
+        for place, one in enumerate(sides)
+        for name, values in zip(names, table, strict=True)
+    ]
+    return drawn_table([t("compare.sides"), t("report.figure"), t("benchmark.value")], rows, width)
+
+
+def _one_tokenizer(sides: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether what was measured here is one model; which model another tool's file names is not known to us."""
+    return len({one["model"] for one in sides if one.get("engine")}) <= 1
+
+
 def _warnings(sides: Iterable[Mapping[str, Any]]) -> list[str]:
     lines = []
     for one in sides:
@@ -154,50 +199,11 @@ def _warnings(sides: Iterable[Mapping[str, Any]]) -> list[str]:
     return ["", *lines] if lines else []
 
 
-def _name(name: str) -> str:
-    return t(f"report.name_{name}") if name in IN_REPORT else t(f"benchmark.name_{name}")
-
-
 def _headings() -> list[str]:
     return [t("benchmark.figure"), t("benchmark.value"), t("benchmark.interval"), t("benchmark.n")]
 
 
 def _row(label: str, name: str, estimate: Mapping[str, Any]) -> list[str]:
     low, high = estimate["low"], estimate["high"]
-    bounds = "–" if low is None or high is None else f"{_figure(name, low)} … {_figure(name, high)}"
-    return [label, _figure(name, estimate["value"]), bounds, str(estimate["n"])]
-
-
-def _figure(name: str, value: float) -> str:
-    """As in the study's report; costs and short times need their digits, not their decimals."""
-    if name.startswith("cost_"):
-        return f"{value:,.3g}"
-    if name.endswith("_ms"):
-        return f"{value:,.3g} ms" if value < 100 else words.figure(name, value)  # noqa: PLR2004 - three digits
-    return words.figure("accuracy" if name == "attainment" else name, value)
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
-    from rich.table import Table  # noqa: PLC0415 - only where something is drawn
-
-    drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="")
-    for heading in headings:
-        drawn.add_column(heading, overflow="fold")
-    for row in rows:
-        drawn.add_row(*row)
-    return "\n".join(_drawn([drawn], width))
-
-
-def _folded(sentences: Sequence[str], width: int) -> list[str]:
-    """Sentences in lines of at most ``width`` cells."""
-    return _drawn(sentences, width) if sentences else []
-
-
-def _drawn(things: Sequence[Any], width: int) -> list[str]:
-    from rich.console import Console  # noqa: PLC0415 - only where something is drawn
-
-    console = Console(file=io.StringIO(), width=width, highlight=False, emoji=False, markup=False, color_system=None)
-    for thing in things:
-        console.print(thing)
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return [line.rstrip() for line in text.splitlines()]
+    bounds = "–" if low is None or high is None else f"{words.figure(name, low)} … {words.figure(name, high)}"
+    return [label, words.figure(name, estimate["value"]), bounds, str(estimate["n"])]

@@ -1,68 +1,44 @@
-"""A result as the terminal shows it: 80 columns, Korean cell widths counted."""
+"""An optimisation's result as the terminal shows it: 80 columns, Korean cell widths counted."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
 from llmopt.messages import t
 from llmopt.report import words
+from llmopt.report.study_document import estimates_of
+from llmopt.report.terminal import WIDTH, drawn_table, folded
 
-__all__ = ["SHOWN", "estimates_of", "summary"]
+__all__ = ["summary"]
 
-WIDTH = 80
-SHOWN = ("accuracy", "answers_per_minute", "output_tokens_per_s", "ttft_p50_ms", "e2e_p50_ms", "memory_bytes")
+SHOWN = (
+    "accuracy", "diversity", "answers_per_minute", "output_tokens_per_s", "ttft_p50_ms", "e2e_p50_ms", "memory_bytes",
+    "cost_per_million_tokens", "cost_per_thousand_answers",
+)  # fmt: skip
 
 
 def summary(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
     """Verdict, what changed, what each step gained, the figures beside each other, the command to use."""
-    from rich.console import Console  # noqa: PLC0415 - only where something is drawn
-    from rich.table import Table  # noqa: PLC0415
-
-    console = Console(file=io.StringIO(), width=width, highlight=False, emoji=False, markup=False, color_system=None)
-    console.print()
-    console.print(words.verdict_sentence(result))
+    parts = ["", *folded([words.verdict_sentence(result)], width)]
     changes = words.changed_settings(result)
     if changes:
-        console.print()
-        console.print(t("report.changes") + ":")
-        for name, (before, after) in changes.items():
-            console.print(f"  {name}: {words.setting(before)} → {words.setting(after)}")
+        lines = [f"  {name}: {words.setting(old)} → {words.setting(new)}" for name, (old, new) in changes.items()]
+        parts += ["", t("report.changes") + ":", *folded(lines, width)]
     rows = words.gain_rows(result)
     if rows:
-        console.print()
-        table = Table(box=None, padding=(0, 2, 0, 0), title=t("report.gains"), title_justify="left", title_style="")
-        for heading in (t("report.step"), t("report.quality"), t("report.speed")):
-            table.add_column(heading, overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-    console.print()
-    console.print(_figures(result))
-    console.print()
-    console.print(t("report.use") + ":")
-    console.print("  " + result["command"]["line"], soft_wrap=True)
-    sampling = ", ".join(f"{name}={value}" for name, value in result["command"]["request"].items())
-    console.print("  " + t("report.with_requests", settings=sampling), soft_wrap=True)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.splitlines())
-
-
-def _figures(result: Mapping[str, Any]) -> Any:
-    from rich.table import Table  # noqa: PLC0415 - only where something is drawn
-
-    table = Table(box=None, padding=(0, 2, 0, 0), title=t("report.figures"), title_justify="left", title_style="")
-    for heading in (t("report.figure"), t("report.baseline"), t("report.best")):
-        table.add_column(heading, overflow="fold")
+        headings = (t("report.step"), t("report.quality"), t("report.speed"))
+        parts += ["", drawn_table(headings, rows, width, title=t("report.gains"))]
     sides = [estimates_of(result[side]) for side in ("baseline", "best")]
-    for name in SHOWN:
-        if any(name in side for side in sides):
-            table.add_row(t(f"report.name_{name}"), *(words.interval(name, side.get(name)) for side in sides))
-    return table
-
-
-def estimates_of(side: Mapping[str, Any]) -> dict[str, Any]:
-    """Confirmed figures where there are any, else those of the search."""
-    searched = (side["search"] or {}).get("estimates", {})
-    return {**searched, **(side["confirmed"] or {})}
+    figures = [
+        (words.figure_name(name), *(words.interval(name, side.get(name)) for side in sides))
+        for name in SHOWN
+        if any(name in side for side in sides)
+    ]
+    headings = (t("report.figure"), t("report.baseline"), t("report.best"))
+    parts += ["", drawn_table(headings, figures, width, title=t("report.figures")), "", t("report.use") + ":"]
+    # a command stays in one line: it is there to be copied
+    parts.append("  " + result["command"]["line"])
+    sampling = ", ".join(f"{name}={value}" for name, value in result["command"]["request"].items())
+    parts += folded(["  " + t("report.with_requests", settings=sampling)], width)
+    return "\n".join(parts)

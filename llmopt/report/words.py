@@ -7,7 +7,23 @@ from typing import Any
 
 from llmopt.messages import t
 
-__all__ = ["changed_settings", "effect", "figure", "gain_rows", "interval", "setting", "size", "verdict_sentence"]
+__all__ = [
+    "brief",
+    "changed_settings",
+    "effect",
+    "figure",
+    "figure_name",
+    "gain_rows",
+    "interval",
+    "judged",
+    "load",
+    "setting",
+    "settings_line",
+    "size",
+    "verdict_sentence",
+]
+
+SHARES = frozenset({"accuracy", "attainment", "diversity", "error_rate", "truncated", "truncated_rate"})
 
 
 def size(number_of_bytes: float | None) -> str:
@@ -20,17 +36,39 @@ def size(number_of_bytes: float | None) -> str:
     return f"{number_of_bytes:.0f} B"
 
 
+def figure_name(name: str) -> str:
+    """What a figure is called in a heading; figures that are shown nowhere else keep the name of their estimate."""
+    try:
+        return t(f"report.name_{name}")
+    except KeyError:
+        return name
+
+
 def figure(name: str, value: float | None) -> str:
-    """One figure by the name of its estimate."""
+    """One figure by the name of its estimate; costs and short times need their digits, not their decimals."""
     if value is None:
         return "–"
-    if name in {"accuracy", "truncated", "error_rate", "diversity"}:
+    if name in SHARES:
         return f"{100 * value:.1f} %"
     if name == "memory_bytes":
         return size(value)
     if name.endswith("_ms"):
-        return f"{value:,.0f} ms"
-    return f"{value:,.1f}"
+        return f"{brief(value)} ms"
+    if name.startswith("cost_"):
+        return f"{value:,.3g}"
+    return f"{value:,.1f}" if abs(value) < 1000 else f"{value:,.0f}"  # noqa: PLR2004 - four digits say enough
+
+
+def brief(milliseconds: float) -> str:
+    """A time in milliseconds without its unit: whole from 100 on, else three digits."""
+    return f"{milliseconds:,.3g}" if milliseconds < 100 else f"{milliseconds:,.0f}"  # noqa: PLR2004 - three digits
+
+
+def load(given: Mapping[str, Any]) -> str:
+    """How requests arrive, in words."""
+    if given.get("rate"):
+        return t("report.load_rate", rate=f"{given['rate']:g}")
+    return t("report.load_streams", streams=given.get("streams"))
 
 
 def interval(name: str, estimate: Mapping[str, Any] | None) -> str:
@@ -86,7 +124,7 @@ def _out_of_reach(limit: Mapping[str, Any]) -> str:
 def gain_rows(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Step, quality gain and speed gain, each with its verdict word."""
     return [
-        (t(f"report.step_{entry['step']}"), _judged(entry["quality"]), _judged(entry["speed"]))
+        (t(f"report.step_{entry['step']}"), judged(entry["quality"]), judged(entry["speed"]))
         for entry in result["gains"]
     ]
 
@@ -106,7 +144,15 @@ def setting(value: Any) -> str:
     return t("report.engine_default") if value is None else str(value)
 
 
-def _judged(verdict: Mapping[str, Any] | None) -> str:
+def settings_line(own: Mapping[str, Any], base: Mapping[str, Any]) -> str:
+    """The settings of one configuration that differ from the baseline's: ``threads=1 batch=512``."""
+    flat = [{**given["launch"], **given["request"]} for given in (own, base)]
+    changed = " ".join(f"{name}={value}" for name, value in flat[0].items() if flat[1].get(name) != value)
+    return changed or t("progress.as_baseline")
+
+
+def judged(verdict: Mapping[str, Any] | None) -> str:
+    """An effect with its verdict word."""
     if verdict is None:
         return t("report.not_measured")
     return f"{effect(verdict)} — {t('report.kind_' + verdict['kind'])}"

@@ -41,6 +41,7 @@ from llmopt.workload.prompts import render
 
 if TYPE_CHECKING:
     from llmopt.engines.launch import RunningEngine
+    from llmopt.hardware.sampler import TracePoint
     from llmopt.hardware.supervision import WatchedLaunch
     from llmopt.search.racing import Decision
 
@@ -181,6 +182,10 @@ class TrialResult:
     launch_s: float = 0.0
     warmup_s: float = 0.0
     measure_s: float = 0.0
+    course: tuple[TracePoint, ...] = ()
+    """The engine's memory over time, from the trial's beginning (its launch, where it had one of its own)."""
+    number: int | None = None
+    """Its number in the records of the study, once it is there."""
 
 
 def request_for(item: Item, params: InferenceParams, work: Workload, extra: Mapping[str, Any] | None = None) -> Request:
@@ -203,6 +208,7 @@ class Bench:
         self._stack = AsyncExitStack()
         self._hosted: Hosted | None = None
         self._launch_key: str | None = None
+        self._watched: WatchedLaunch | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -214,6 +220,11 @@ class Bench:
     def launch_key(self) -> str | None:
         """The launch settings that are running now."""
         return self._launch_key
+
+    @property
+    def course(self) -> tuple[TracePoint, ...]:
+        """The memory of the last launch over time; after ``stop`` to its end, so that the release is in it."""
+        return self._watched.trace().points if self._watched is not None else ()
 
     async def stop(self) -> None:
         """Stop the running engine, if any."""
@@ -275,6 +286,7 @@ class Bench:
                     before_s = time.monotonic()
                     await warm_up(client, self._warmup_requests(configuration), self._work.load, rule=WARM_UP)
                     warmup_s = time.monotonic() - before_s
+                hosted.memory.phase("serving")
                 before_s = time.monotonic()
                 if len(asked) == 1:
                     found = [await self._measure(client, hosted, asked[0], items, on_sample)]
@@ -289,11 +301,13 @@ class Bench:
             await self._stop_after_failure()
             return [_ended(error, one.configuration, launch_s=launch_s, warmup_s=warmup_s) for one in asked]
         found[0] = replace(found[0], launch_s=launch_s, warmup_s=warmup_s)
-        return [replace(result, measure_s=measure_s) for result in found]
+        course = tuple(point for point in hosted.memory.trace().points if point.at_s >= began_s)
+        return [replace(result, measure_s=measure_s, course=course) for result in found]
 
     async def _switch(self, configuration: Configuration) -> None:
         await self.stop()
         self._hosted = await self._stack.enter_async_context(self._host.launch(configuration))
+        self._watched = self._hosted.memory
         self._launch_key = configuration.launch_key
 
     async def _stop_after_failure(self) -> None:

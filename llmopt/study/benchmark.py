@@ -12,7 +12,8 @@ from llmopt.config.settings import SettingsView
 from llmopt.errors import DataError, UsageError
 from llmopt.measure.slo import parse_slo
 from llmopt.paths import Workspace
-from llmopt.report.writing import write_json
+from llmopt.report.writing import write_report
+from llmopt.store.beside import write_questions
 from llmopt.study.contenders import Wanted, contenders, find_result, load_result, stored
 from llmopt.study.events import Event, Listener, silent
 from llmopt.study.launches import envelope, recording, short, side
@@ -80,7 +81,8 @@ async def benchmark(
         measured = side(contender, results, items, price_per_hour=request.study.price_per_hour)
         result = envelope(KIND, name, found, [measured], items, spec=spec, elapsed_s=time.monotonic() - began_s)
         result |= _claims(result["sides"][0])
-        await asyncio.to_thread(write_json, run.folder, result)
+        write_questions(run.folder, items)
+        await asyncio.to_thread(write_report, run.folder, result)
         run.finish({"verdict": "measured", "elapsed_s": result["elapsed_s"]})
     listener(Event(kind="ended", data={"result": result}))
     return result

@@ -20,8 +20,9 @@ from llmopt.measure.slo import parse_slo
 from llmopt.measure.stats.verdicts import quality_verdict, speed_verdict, unpaired_speed_verdict
 from llmopt.paths import Workspace
 from llmopt.records import Item, Verdict, VerdictKind
-from llmopt.report.writing import write_json
+from llmopt.report.writing import write_report
 from llmopt.search.confirm import MIN_BLOCKS, blocks_of
+from llmopt.store.beside import write_questions
 from llmopt.study.benchmark import MOST_REPEATS, telling_weights
 from llmopt.study.contenders import Wanted, contenders, stored, wanted
 from llmopt.study.events import Event, Listener, silent
@@ -112,7 +113,8 @@ async def compare(
         elapsed_s = time.monotonic() - began_s
         result = envelope(KIND, name, found, sides, items, spec=spec, elapsed_s=elapsed_s)
         result |= _claims(request, result["sides"], items, earlier)
-        await asyncio.to_thread(write_json, run.folder, result)
+        write_questions(run.folder, items)
+        await asyncio.to_thread(write_report, run.folder, result)
         failed = bool(result["gate"] and result["gate"]["failed"])
         run.finish({"verdict": "regression" if failed else result["verdict"]["kind"], "elapsed_s": result["elapsed_s"]})
     listener(Event(kind="ended", data={"result": result}))

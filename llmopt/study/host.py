@@ -87,11 +87,14 @@ class StudyHost:
                 on_phase=self._on_phase,
                 env=placement(configuration.launch, self.hardware),
                 sampling=configuration.request,
+                on_spawned=watched.attach,
             ) as running:
-                watched.attach(running.pids)
-                watched.phase("serving")
+                watched.phase("warm-up")
                 actions.engine = running
-                yield Hosted(engine=running, memory=watched, out_of_memory=actions.out_of_memory, go=actions.go)
+                try:
+                    yield Hosted(engine=running, memory=watched, out_of_memory=actions.out_of_memory, go=actions.go)
+                finally:
+                    watched.phase("stopping")
 
     def misfit(self, settings: Settings) -> MemoryFit | None:
         """Why launch settings cannot fit into memory; None where they do or where nobody knows."""

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,7 @@ class LaunchRun:
         with recorder.running(number):
             async with Bench(host, prepared.work) as bench:
                 result = await bench.run(contender.configuration, items, on_sample=counting)
+            result = replace(result, number=number, course=bench.course)
             recorder.finished(number, result)
         if result.outcome is not Outcome.DONE:
             raise _refusal(contender, result)
@@ -297,6 +298,8 @@ def _launch(result: TrialResult) -> dict[str, Any]:
         "figures": {name: e.value for name, e in measurement.estimates.items()} if measurement else {},
         "valid": measurement.valid if measurement else False,
         "warnings": list(measurement.warnings) if measurement else [],
+        "certificate": dict(measurement.certificate) if measurement else {},
+        "trial": result.number,
         "launch_s": result.launch_s,
         "warmup_s": result.warmup_s,
         "measure_s": result.measure_s,

@@ -16,6 +16,7 @@ from llmopt.paths import Workspace, ensure
 from llmopt.records import digest
 from llmopt.report.writing import write_report
 from llmopt.runtime.locks import measuring_lock
+from llmopt.store.beside import write_questions
 from llmopt.store.database import Store
 from llmopt.store.heartbeat import beating
 from llmopt.study.cluster import Cluster
@@ -154,6 +155,7 @@ async def _run(
             raise
         listener(Event(kind="phase", data={"name": "report"}))
         result = build_result(prepared, finished, store, study_id, name)
+        write_questions(run.folder, (*prepared.search_items, *prepared.confirm_items))
         await asyncio.to_thread(write_report, run.folder, result)
         store.end_study(study_id, "finished", summary=_summary(result))
     listener(Event(kind="ended", data={"result": result}))

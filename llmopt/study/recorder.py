@@ -11,13 +11,13 @@ from typing import Any
 
 from llmopt.logs import mask
 from llmopt.objective import Constraint, Objective, objective_values
-from llmopt.records import AnswerStatus, Configuration, Outcome, Sample, Score
+from llmopt.records import Configuration, Outcome
 from llmopt.search.confirm import Arm, ArmPass
 from llmopt.search.proposer import PastTrial, Result
 from llmopt.search.trial import Failed, TrialResult
+from llmopt.store.beside import read_answers, write_answers, write_course
 from llmopt.store.database import Store
 from llmopt.store.rows import TrialRow
-from llmopt.store.samples import read_samples, write_samples
 
 __all__ = ["Recorder", "result_of", "told_of", "trial_result"]
 
@@ -67,10 +67,8 @@ class Recorder:
         told = result_of(result, self.objectives, self.constraints)
         name = None
         if result.samples:
-            rows = (
-                {"sample": asdict(s), "score": asdict(c)} for s, c in zip(result.samples, result.scores, strict=True)
-            )
-            name = write_samples(self.folder / "samples", f"trial-{number:05d}", rows).name
+            name = write_answers(self.folder, number, result.samples, result.scores)
+            write_course(self.folder, number, result.course)
         gain = self.objectives[0].gain(told.objectives[0]) if told.objectives else None
         self.store.finish_trial(
             self.study_id,
@@ -190,25 +188,16 @@ def result_of(result: TrialResult, objectives: Sequence[Objective], constraints:
 
 def trial_result(row: TrialRow, folder: Path) -> TrialResult:
     """A stored trial as it was when it ended."""
-    samples: list[Sample] = []
-    scores: list[Score] = []
-    if row.samples:
-        for entry in read_samples(folder / "samples" / row.samples):
-            samples.append(_sample(entry["sample"]))
-            scores.append(Score(**{**entry["score"], "status": AnswerStatus(entry["score"]["status"])}))
+    samples, scores = read_answers(folder, row.number) if row.samples else ((), ())
     return TrialResult(
         outcome=row.outcome,
         measurement=row.measurement,
-        samples=tuple(samples),
-        scores=tuple(scores),
+        samples=samples,
+        scores=scores,
         failed=Failed(**row.failure) if row.failure else None,
         fidelity=row.fidelity,
         launch_s=row.launch_s or 0.0,
         warmup_s=row.warmup_s or 0.0,
         measure_s=row.measure_s or 0.0,
+        number=row.number,
     )
-
-
-def _sample(data: dict[str, Any]) -> Sample:
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
-    return Sample(**values)

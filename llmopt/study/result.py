@@ -323,6 +323,7 @@ def _pass(one: ArmPass, arms: Sequence[Arm]) -> dict[str, Any]:
         "arms": names,
         "key": one.key,
         "outcome": one.result.outcome.value,
+        "trial": one.result.number,
         "measurement": one.result.measurement.to_json() if one.result.measurement else None,
         "right": sum(score.value for score in one.result.scores),
         "items": len(one.result.scores),
