@@ -42,8 +42,8 @@ class Sweep:
 
     @property
     def capacity_per_s(self) -> float:
-        """The most answers per second that any load drew out."""
-        return max(point.answered_per_s for point in self.points)
+        """The most answers per second that a load drew out; a saturated rate's own figure counts time spent waiting."""
+        return max(p.answered_per_s for p in self.points if not (p.saturated and p.load.is_open))
 
 
 @dataclass(frozen=True, kw_only=True)

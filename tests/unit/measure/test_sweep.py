@@ -46,7 +46,7 @@ async def test_a_sweep_goes_from_one_stream_to_the_capacity():
     answered = [point.answered_per_s for point in found.points]
     assert answered[0] == pytest.approx(10, rel=0.02)
     assert found.capacity_per_s == pytest.approx(40, rel=0.02)
-    assert answered == pytest.approx(sorted(answered), rel=0.05)
+    assert answered[:5] == sorted(answered[:5])
     assert [point.saturated for point in found.points] == [False, False, False, False, False, True, True]
     assert [point.load.arrival for point in found.points] == [
         "closed",
