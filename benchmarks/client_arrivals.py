@@ -1,6 +1,6 @@
 """Does a client keep its schedule, and does it see what a frozen server does to requests that were due meanwhile?
 
-    python benchmarks/client_arrivals.py --peers ~/llmopt-peers      (about 20 minutes)
+    python benchmarks/client_arrivals.py --peers ~/llmopt-peers      (about 40 minutes; --add adds to the file)
 
 1. Poisson arrivals at 50/s: lateness of every start, realised rate against the schedule's own (ours), and against the
    exponential law as the mock saw the arrivals (all clients).
@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from client_common import ROOT, Mock, machine, median, mock, percentile, save, table
+from client_common import ROOT, Mock, add_runs, machine, median, mock, percentile, save, table
 from client_peers import Job, Outcome, Peers
 
 TIMING = {"ttft_ms": 20.0, "itl_ms": 5.0, "tokens": 8}
@@ -112,16 +112,17 @@ def omission(outcome: Outcome, spans: list[tuple[float, float]], work: Path) -> 
 def main(options: argparse.Namespace) -> None:
     peers = Peers(options.peers, options.only or OPEN_CLIENTS)
     state = {**machine(), "timing": TIMING, "rate": RATE, "versions": peers.versions(), "not_installed": peers.missing}
-    runs: list[dict[str, Any]] = []
+    runs = add_runs(options.out) if options.add else []
+    first = 1 + max((run["round"] for run in runs), default=-1)
     with tempfile.TemporaryDirectory(prefix="llmopt-bench-") as folder:
-        for number in range(options.rounds):
+        for number in range(first, first + options.rounds):
             for client in [name for name in peers.clients if name in OPEN_CLIENTS]:
                 for frozen in (False, True):
                     work = Path(folder) / f"{number}-{client}-{frozen}"
                     outcome, server, spans = run(peers, client, options.requests, number, work, frozen=frozen)
                     found = omission(outcome, spans, work) if frozen else fidelity(outcome, server, work)
                     runs.append({"round": number, "client": client, "frozen": frozen, **found})
-                    print(runs[-1])
+                    print(runs[-1], flush=True)
     save(options.out, {**state, "runs": runs})
     print(report(runs))
 
@@ -150,5 +151,6 @@ if __name__ == "__main__":
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--requests", type=int, default=3000, help="one minute at 50/s")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "measurements" / "client-arrivals.json")
+    parser.add_argument("--add", action="store_true", help="keep the runs that are in the file and add to them")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "measurements" / "client" / "arrivals.json")
     main(parser.parse_args())

@@ -180,6 +180,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def add_runs(path: Path) -> list[dict[str, Any]]:
+    """The runs an earlier call kept in ``path``; none where there is no such file."""
+    return list(json.loads(path.read_text())["runs"]) if path.exists() else []
+
+
 def save(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1, default=asdict) + "\n")

@@ -75,5 +75,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--only", nargs="*", default=[])
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "measurements" / "client-conformance.json")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "measurements" / "client" / "conformance.json")
     main(parser.parse_args())

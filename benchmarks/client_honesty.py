@@ -153,7 +153,7 @@ if __name__ == "__main__":
     parser.add_argument("--requests", type=int, default=12)
     parser.add_argument("--streams", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=24)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "measurements" / "client-honesty.json")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "measurements" / "client" / "honesty.json")
     given = parser.parse_args()
     content: dict[str, Any] = {**machine(), "pairs": PAIRS, "simulated": simulate()}
     print(

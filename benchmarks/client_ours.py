@@ -6,14 +6,18 @@ python benchmarks/client_ours.py --port 8000 --streams 64 --requests 256 --out r
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from llmopt.measure.client import Client, run
 from llmopt.measure.load import drive
 from llmopt.measure.metrics import speed
-from llmopt.records import Endpoint, InferenceParams, Load, Request
+from llmopt.measure.stats.intervals import quantile
+from llmopt.measure.timing import chunk_gaps_s, ttft_s
+from llmopt.records import Endpoint, InferenceParams, Load, Request, Sample
 
 
 async def main(options: argparse.Namespace) -> None:
@@ -33,7 +37,16 @@ async def main(options: argparse.Namespace) -> None:
     detail = (
         [(s.item_id, s.planned_s, s.sent_s, s.token_s, s.error) for s in measured.samples] if options.detail else []
     )
-    options.out.write_text(json.dumps({"figures": figures, "health": asdict(measured.health), "samples": detail}))
+    content = {"figures": figures, "plain": plain(measured.samples), "health": asdict(measured.health)}
+    options.out.write_text(json.dumps({**content, "samples": detail}))
+
+
+def plain(samples: Sequence[Sample]) -> dict[str, float]:
+    """p99s even where the sample is too small for us to print one, as the peers give them: no interval, no warning."""
+    first = sorted(value for sample in samples if (value := ttft_s(sample)) is not None)
+    gaps = sorted(itertools.chain.from_iterable(map(chunk_gaps_s, samples)))
+    found = {"ttft_p99_ms": first, "inter_chunk_p99_ms": gaps}
+    return {name: quantile(values, 0.99) * 1e3 for name, values in found.items() if values}
 
 
 if __name__ == "__main__":

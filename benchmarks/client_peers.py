@@ -129,12 +129,9 @@ class Peers:
         out = work / "ours.json"
         argv = [sys.executable, str(ROOT / "benchmarks" / "client_ours.py"), "--port", str(job.port), "--model", MODEL]
         argv += ["--streams", str(job.streams), "--requests", str(job.requests), "--tokens", str(job.tokens)]
-        argv += [
-            "--out",
-            str(out),
-            "--detail",
-            *(["--rate", str(job.rate), "--seed", str(job.seed)] if job.rate else []),
-        ]
+        argv += ["--out", str(out)]
+        if job.rate:
+            argv += ["--rate", str(job.rate), "--seed", str(job.seed), "--detail"]
         costs = run_child(argv)
         if costs.exit_code or not out.exists():
             return Outcome(client="ours", figures={}, costs=costs, failed=costs.output[-300:])
@@ -149,17 +146,20 @@ class Peers:
         return Outcome(client=client, figures={name: e.value for name, e in run.estimates.items()}, costs=costs)
 
     def _guidellm(self, job: Job, work: Path) -> Outcome:
-        profile = (
-            f"kind=poisson,rate={job.rate},random_seed={job.seed}"
-            if job.rate
-            else f"kind=concurrent,streams={job.streams}"
-        )
+        profile = f"kind=poisson,rate={job.rate}" if job.rate else f"kind=concurrent,streams={job.streams}"
         argv = [str(self._bin("guidellm", "guidellm")), "run", "--disable-progress"]
         argv += [
             "--backend",
             f"kind=openai_http,target=http://127.0.0.1:{job.port},model={MODEL},request_format=/v1/chat/completions",
         ]
-        argv += ["--profile", profile, "--constraint", f"kind=max_requests,count={job.requests}"]
+        argv += [
+            "--seed",
+            f"kind=static,value={job.seed}",
+            "--profile",
+            profile,
+            "--constraint",
+            f"kind=max_requests,count={job.requests}",
+        ]
         argv += ["--tokenizer", f"kind=huggingface_auto,model={self.tokenizer('guidellm')}"]
         argv += ["--data", f"kind=synthetic_text,prompt_tokens=16,output_tokens={job.tokens}"]
         argv += ["--output", f"kind=json,path={work / 'guidellm.json'}"]
@@ -225,10 +225,15 @@ class Peers:
         return Outcome(client="llama-benchy", figures={k: v for k, v in figures.items() if v is not None}, costs=costs)
 
 
+class _Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 @contextlib.contextmanager
 def serve_folder(folder: Path) -> Iterator[str]:
     """A folder over loopback HTTP, for a client that insists on fetching its text."""
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    handler = functools.partial(_Silent, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"

@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "optimize": "llmopt.cli.optimize:command",
     "benchmark": "llmopt.cli.benchmark:command",
     "compare": "llmopt.cli.compare:command",
+    "calibrate": "llmopt.cli.calibrate:command",
     "estimate": "llmopt.cli.estimate:command",
     "serve": "llmopt.cli.serve:command",
     "report": "llmopt.cli.report:command",

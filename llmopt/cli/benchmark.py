@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
 
-from llmopt.cli.measuring import DEFAULT_SAMPLES, check_load, measuring_options, shown
+from llmopt.cli.measuring import DEFAULT_SAMPLES, check_load, measuring_options, share_of, shown
 from llmopt.cli.optimize import DEMO_DATASET
-from llmopt.cli.options import Output, exported, option
+from llmopt.cli.options import Output, exported, load_words, option
 from llmopt.errors import UsageError
 from llmopt.messages import t
 
 __all__ = ["command", "study_of"]
-
-REPEATS = 3
 
 
 @click.command("benchmark", help=t("cli.benchmark.long"), short_help=t("cli.benchmark.short"))
 @option("--model", "-m", key="opt.model", default=None)
 @option("--config", key="benchmark.config", default=None)
 @option("--set", "changes", key="benchmark.set", multiple=True)
+@option("--precision", key="benchmark.precision", metavar="PERCENT", default=None)
+@option("--most-repeats", key="benchmark.most_repeats", type=int, default=None)
+@option("--sweep", key="benchmark.sweep", is_flag=True)
+@option("--sweep-levels", key="benchmark.sweep_levels", type=int, default=None)
+@option("--sweep-seconds", key="benchmark.sweep_seconds", type=float, default=None)
 @measuring_options("benchmark")
 def command(as_json: bool, debug: bool, wait: bool, exports: tuple[str, ...], **given: Any) -> int:
     """Measure one configuration and show what was found."""
@@ -28,7 +33,8 @@ def command(as_json: bool, debug: bool, wait: bool, exports: tuple[str, ...], **
     from llmopt.logs import configure_logging
     from llmopt.paths import Workspace
     from llmopt.report.measured import benchmark_text
-    from llmopt.study.benchmark import BenchmarkRequest, benchmark
+    from llmopt.report.swept import sweep_text
+    from llmopt.study.benchmark import BenchmarkRequest
     from llmopt.study.contenders import read_pairs
 
     check_load(given)
@@ -42,20 +48,53 @@ def command(as_json: bool, debug: bool, wait: bool, exports: tuple[str, ...], **
     configure_logging(workspace.logs, debug=debug)
     request = BenchmarkRequest(
         study=study_of(given, settings),
-        repeats=REPEATS if given["repeats"] is None else given["repeats"],
+        repeats=given["repeats"],
+        precision=share_of(given["precision"], "benchmark.precision"),
+        most_repeats=given["most_repeats"],
         config=given["config"],
         changes=read_pairs(given["changes"]),
         slo=given["slo"],
     )
+    job = _job(given, request)
     result = shown(
-        lambda view: benchmark(request, workspace=workspace, settings=settings, listener=view, wait_for_lock=wait),
-        as_json=as_json,
+        lambda view: job(workspace=workspace, settings=settings, listener=view, wait_for_lock=wait), as_json=as_json
     )
     if not as_json:
-        output.say(benchmark_text(result))
+        output.say(sweep_text(result) if "sweep" in result else benchmark_text(result))
+        output.say(_precision_line(result))
         output.say(t("cli.report_at", folder=workspace.results / result["study"]))
     exported(result, exports, folder=workspace.results / result["study"], output=output)
     return 0
+
+
+def _job(given: dict[str, Any], request: Any) -> Callable[..., Any]:
+    """One load, or with ``--sweep`` all from one stream to saturation."""
+    from llmopt.study.benchmark import benchmark
+    from llmopt.study.sweeping import SweepRequest, benchmark_sweep
+
+    chosen = {name: given[f"sweep_{name}"] for name in ("levels", "seconds") if given[f"sweep_{name}"] is not None}
+    if not given["sweep"]:
+        if chosen:
+            raise UsageError("cli.sweep_options")
+        return partial(benchmark, request)
+    if any(given[name] is not None for name in ("precision", "repeats", "most_repeats")):
+        raise UsageError("benchmark.sweep_and_precision")
+    if given["streams"] is not None:
+        chosen["streams"] = given["streams"]
+    return partial(benchmark_sweep, SweepRequest(one=request, **chosen))
+
+
+def _precision_line(result: dict[str, Any]) -> str:
+    """Whether the precision asked for was reached; empty where none was."""
+    from llmopt.report.measured import percent
+
+    found = result.get("precision") or {}
+    if found.get("asked") is None:
+        return ""
+    reached = found["reached"]
+    key = "reached" if reached is not None and reached <= found["asked"] else "missed"
+    shown = "–" if reached is None else percent(reached)
+    return t(f"benchmark.precision_{key}", reached=shown, asked=percent(found["asked"]))
 
 
 def study_of(given: dict[str, Any], settings: Any) -> Any:
@@ -72,7 +111,7 @@ def study_of(given: dict[str, Any], settings: Any) -> Any:
         samples=samples,
         confirm_samples=samples,
         streams=settings["streams"],
-        rate=given["rate"],
+        **load_words(given),
         max_tokens=settings["max_tokens"],
         seed=settings["seed"],
         name=given["name"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import click
 
 from llmopt.cli.benchmark import study_of
-from llmopt.cli.measuring import check_load, measuring_options, shown
-from llmopt.cli.options import Output, exported, option
-from llmopt.errors import DataError, RegressionFound, UsageError
+from llmopt.cli.measuring import check_load, measuring_options, share_of, shown
+from llmopt.cli.options import Output, exported, load_words, option
+from llmopt.errors import DataError, RegressionFound
 from llmopt.messages import t
 
 __all__ = ["command"]
@@ -23,6 +22,8 @@ __all__ = ["command"]
 @click.argument("more", nargs=-1, metavar="[MODEL]...")
 @option("--baseline", key="compare.baseline", default=None)
 @option("--fail-if-worse", key="compare.fail_if_worse", default=None)
+@option("--until-decided", key="compare.until_decided", is_flag=True)
+@option("--most-repeats", key="compare.most_repeats", type=int, default=None)
 @measuring_options("compare")
 def command(as_json: bool, debug: bool, wait: bool, exports: tuple[str, ...], **given: Any) -> int:
     """Measure all of them in turns and say what may be claimed. Raises RegressionFound where the gate fails."""
@@ -44,8 +45,10 @@ def command(as_json: bool, debug: bool, wait: bool, exports: tuple[str, ...], **
         study=_study(given, settings, baseline),
         models=(*given["models"], *given["more"]),
         baseline=baseline,
-        fail_if_worse=_share(given["fail_if_worse"]),
+        fail_if_worse=share_of(given["fail_if_worse"], "compare.percent"),
         repeats=given["repeats"],
+        until_decided=given["until_decided"],
+        most_repeats=given["most_repeats"],
         slo=given["slo"],
     )
     result = shown(
@@ -78,7 +81,7 @@ def _study(given: dict[str, Any], settings: Any, baseline: dict[str, Any] | None
     asked = study_of(given, settings)
     if baseline is None:
         return asked
-    names = ("dataset", "streams", "rate", "max_tokens", "seed", "price_per_hour", "name")
+    names = ("dataset", "streams", *load_words(given), "max_tokens", "seed", "price_per_hour", "name")
     changed = {name: getattr(asked, name) for name in names if given[name] is not None}
     if given["columns"]:
         changed["columns"] = asked.columns
@@ -89,20 +92,6 @@ def _study(given: dict[str, Any], settings: Any, baseline: dict[str, Any] | None
         quality_margin=asked.quality_margin,
         speed_margin=asked.speed_margin,
     )
-
-
-def _share(text: str | None) -> float | None:
-    """``5%`` or ``0.05`` as 0.05; raises UsageError for what is no share."""
-    if text is None:
-        return None
-    number = text.strip()
-    try:
-        value = float(number.removesuffix("%")) / (100 if number.endswith("%") else 1)
-    except ValueError:
-        raise UsageError("compare.percent", value=text) from None
-    if not (math.isfinite(value) and 0 < value < 1):
-        raise UsageError("compare.percent", value=text)
-    return value
 
 
 def _judge_gate(gate: dict[str, Any] | None) -> None:

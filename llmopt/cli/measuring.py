@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from llmopt.cli.options import (
 )
 from llmopt.errors import UsageError
 
-__all__ = ["DEFAULT_SAMPLES", "check_load", "measuring_options", "shown"]
+__all__ = ["DEFAULT_SAMPLES", "check_load", "measuring_options", "share_of", "shown"]
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 DEFAULT_SAMPLES = 32
@@ -62,6 +63,20 @@ def check_load(given: dict[str, Any]) -> None:
         raise UsageError("cli.streams_and_rate")
     if given["price_per_hour"] is not None and not given["price_per_hour"] > 0:
         raise UsageError("settings.bad_flag", option="--price-per-hour", value=given["price_per_hour"], expected="> 0")
+
+
+def share_of(text: str | None, key: str) -> float | None:
+    """``5%`` or ``0.05`` as 0.05; raises UsageError ``key`` for what is no share."""
+    if text is None:
+        return None
+    number = text.strip()
+    try:
+        value = float(number.removesuffix("%")) / (100 if number.endswith("%") else 1)
+    except ValueError:
+        raise UsageError(key, value=text) from None
+    if not (math.isfinite(value) and 0 < value < 1):
+        raise UsageError(key, value=text)
+    return value
 
 
 def shown(job: Callable[[Any], Coroutine[Any, Any, dict[str, Any]]], *, as_json: bool) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from llmopt.cli.options import (
     json_option,
     lang_option,
     load_options,
+    load_words,
     option,
     url_option,
 )
@@ -131,7 +132,7 @@ def _request(given: dict[str, Any], settings: Any, limit_s: float | None) -> Any
         soft_limit=soft,
         samples=settings["samples"],
         streams=settings["streams"],
-        rate=given["rate"],
+        **load_words(given),
         max_tokens=given["max_tokens"],
         seed=settings["seed"],
         safe=given["safe"],

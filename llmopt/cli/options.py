@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ __all__ = [
     "json_option",
     "lang_option",
     "load_options",
+    "load_words",
     "option",
     "url_option",
 ]
@@ -98,9 +99,24 @@ def exported(result: dict[str, Any], exports: Sequence[str], *, folder: Path, ou
 
 
 def load_options(command: Decorated) -> Decorated:
-    """``--streams`` and ``--rate``: the load is the task's, never searched."""
-    command = option("--rate", key="opt.rate", type=float, default=None)(command)
-    return option("--streams", key="opt.streams", type=int, default=None)(command)
+    """``--streams``, or ``--rate`` with how it arrives: the load is the task's, never searched."""
+    for decorator in reversed(
+        (
+            option("--streams", key="opt.streams", type=int, default=None),
+            option("--rate", key="opt.rate", type=float, default=None),
+            option("--arrival", key="opt.arrival", type=click.Choice(("constant", "poisson", "gamma")), default=None),
+            option("--burstiness", key="opt.burstiness", type=float, default=None),
+            option("--ramp", key="opt.ramp", metavar="FROM:SECONDS", default=None),
+            option("--shared-prefix", key="opt.shared_prefix", metavar="TOKENS[:GROUPS]", default=None),
+        )
+    ):
+        command = decorator(command)
+    return command
+
+
+def load_words(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``load_options`` were given beside ``--streams``, as fields of a request."""
+    return {name: given[name] for name in ("rate", "arrival", "burstiness", "ramp", "shared_prefix")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,6 +122,7 @@ SPECS: tuple[SettingSpec, ...] = (
     SettingSpec(name="ready_cap_s", kind=float, default=900.0, low=1.0),
     SettingSpec(name="stall_s", kind=float, default=120.0, low=1.0),
     SettingSpec(name="request_timeout_s", kind=float, default=300.0, low=0.1),
+    SettingSpec(name="warmup_cap_s", kind=float, default=15.0, low=0.1),
     SettingSpec(name="memory_limit_gb", kind=float, default=None, low=0.1),
     SettingSpec(name="price_per_hour", kind=float, default=None, low=0.0),
     SettingSpec(name="vllm_command", kind=str, default=None),

@@ -9,12 +9,15 @@ import itertools
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from llmopt.errors import UsageError
 from llmopt.records import Load
 
-__all__ = ["Ramp", "arrival_times"]
+__all__ = ["ARRIVALS", "Ramp", "arrival_times", "open_load"]
+
+ARRIVALS = ("constant", "poisson", "gamma")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +57,53 @@ class Ramp:
         return math.log1p(growth * count / self.from_rate) / growth
 
 
-def arrival_times(load: Load, count: int, *, ramp: Ramp | None = None) -> tuple[float, ...]:
+def arrival_times(load: Load, count: int) -> tuple[float, ...]:
     """Seconds from the start of the load at which each of ``count`` requests is due; never decreasing.
 
     ``gamma`` arrivals have gaps of shape ``burstiness`` (1 is Poisson, less is burstier, CV = 1/√burstiness).
     Raises ValueError without a positive rate.
     """
-    if ramp is None and (load.rate is None or load.rate <= 0):
+    rate = load.rate
+    if rate is None or rate <= 0:
         raise ValueError("an open loop needs a positive rate")
-    rate = load.rate or 1.0
     due = itertools.islice(_unit_rate(load), count)
-    return tuple(ramp.when(position) if ramp else position / rate for position in due)
+    if load.ramp_from is None:
+        return tuple(position / rate for position in due)
+    ramp = Ramp(from_rate=load.ramp_from, to_rate=rate, seconds=load.ramp_s, shape=load.ramp_shape)
+    return tuple(ramp.when(position) for position in due)
+
+
+def open_load(
+    rate: float, *, arrival: str | None = None, burstiness: float | None = None, ramp: str | None = None, seed: int = 0
+) -> Load:
+    """The open load of command line words; ``ramp`` is ``FROM:SECONDS`` or ``FROM:SECONDS:exponential``.
+
+    Raises UsageError for what is no load: one sentence that says what is expected.
+    """
+    if not (math.isfinite(rate) and rate > 0):
+        raise UsageError("study.rate", value=rate)
+    chosen = arrival or ("poisson" if burstiness is None else "gamma")
+    if chosen not in ARRIVALS:
+        raise UsageError("measure.arrival", value=chosen, known=", ".join(ARRIVALS))
+    if burstiness is not None and chosen != "gamma":
+        raise UsageError("measure.burstiness_without_gamma", arrival=chosen)
+    if burstiness is not None and not (math.isfinite(burstiness) and burstiness > 0):
+        raise UsageError("measure.burstiness", value=burstiness)
+    plain = Load(streams=None, rate=rate, arrival=chosen, burstiness=burstiness or 1.0, seed=seed)  # type: ignore[arg-type]
+    return plain if ramp is None else _ramped(plain, ramp)
+
+
+def _ramped(load: Load, text: str) -> Load:
+    start, _, rest = text.partition(":")
+    seconds, _, shape = rest.partition(":")
+    try:
+        from_rate, ramp_s = float(start), float(seconds.removesuffix("s"))
+    except ValueError:
+        raise UsageError("measure.ramp", value=text) from None
+    positive = math.isfinite(from_rate) and math.isfinite(ramp_s) and min(from_rate, ramp_s) > 0
+    if not positive or shape not in {"", "linear", "exponential"}:
+        raise UsageError("measure.ramp", value=text)
+    return replace(load, ramp_from=from_rate, ramp_s=ramp_s, ramp_shape=shape or "linear")  # type: ignore[arg-type]
 
 
 def _unit_rate(load: Load) -> Iterator[float]:

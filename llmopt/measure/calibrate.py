@@ -1,6 +1,7 @@
-"""How small a difference this machine can tell from chance: the noise floor, from measuring the same thing again (A/A).
+"""How small a difference can be told from chance here: the noise floor, from measuring the same thing again (A/A).
 
-Kept for the machine in one file, by hardware and engine, so that repeats are derived from it and not guessed.
+Kept in the workspace by hardware, engine and model, so that repeats are derived from it and not guessed; beside it how
+far our own client is from the truth on this machine, by number of streams.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from typing import Any
 from llmopt.errors import StorageError
 from llmopt.measure.stats.paired import pairs_needed
 from llmopt.measure.stats.special import t_quantile
-from llmopt.paths import state_folder
+from llmopt.paths import ensure
 
-__all__ = ["NoiseFloor", "load_client", "load_noise", "measure_noise", "noise_from", "save_client", "save_noise"]
+__all__ = ["Calibration", "NoiseFloor", "noise_from"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE = "calibration.json"
+MOST = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,19 @@ class NoiseFloor:
     spread: float
     pairs: int
     """How many A/A pairs it was estimated from."""
+    requests: int
+    """Requests of each launch; fewer of them vary more."""
+    load: str = ""
+
+    def at(self, requests: int) -> NoiseFloor:
+        """The floor of launches with ``requests`` requests: wider for fewer by the square root, never narrower.
+
+        As if all noise came from request to request, which is the worst case for fewer of them.
+        """
+        if requests >= self.requests or requests < 1:
+            return self
+        wider = self.spread * math.sqrt(self.requests / requests)
+        return NoiseFloor(**{**asdict(self), "spread": wider, "requests": requests})
 
     def resolves(self, pairs: int = 4) -> float:
         """The smallest relative difference that ``pairs`` pairs tell from chance (half of the 95 % interval)."""
@@ -44,16 +59,18 @@ class NoiseFloor:
         """Pairs that find a true relative ``difference`` with ``power``; at least 4."""
         return pairs_needed(self.spread, math.log1p(difference), power=power)
 
+    def knows(self, launches: int) -> float:
+        """Half of the 95 % interval of the mean of ``launches`` launches of one configuration, relative."""
+        if launches < 2:  # noqa: PLR2004 - one launch has no spread
+            return math.inf
+        return t_quantile(0.975, launches - 1) * self.spread / math.sqrt(2 * launches)
 
-async def measure_noise(
-    launch: Callable[[], Awaitable[float]], *, objective: str, pairs: int = 6
-) -> tuple[NoiseFloor, tuple[float, ...]]:
-    """Measure the same launch ``2 × pairs`` times in a row; returns the floor and the values."""
-    values = [await launch() for _ in range(2 * pairs)]
-    return noise_from(values, objective=objective), tuple(values)
+    def launches_for(self, precision: float) -> int:
+        """The fewest launches whose mean is known to ``precision`` (relative half-width); at least 3."""
+        return next((n for n in range(3, MOST) if self.knows(n) <= precision), MOST)
 
 
-def noise_from(values: Sequence[float], *, objective: str) -> NoiseFloor:
+def noise_from(values: Sequence[float], *, objective: str, requests: int, load: str = "") -> NoiseFloor:
     """The floor from A/A values in the order they were measured: neighbours are pairs, so slow drift drops out.
 
     The true mean of an A/A log ratio is 0, so no degree of freedom is spent on it. Raises ValueError below two pairs.
@@ -61,72 +78,75 @@ def noise_from(values: Sequence[float], *, objective: str) -> NoiseFloor:
     logs = [math.log(a / b) for a, b in zip(values[::2], values[1::2], strict=False)]
     if len(logs) < 2:  # noqa: PLR2004 - one pair has no spread
         raise ValueError("a noise floor needs at least two pairs")
-    return NoiseFloor(objective=objective, spread=math.sqrt(statistics.fmean(x * x for x in logs)), pairs=len(logs))
+    spread = math.sqrt(statistics.fmean(x * x for x in logs))
+    return NoiseFloor(objective=objective, spread=spread, pairs=len(logs), requests=requests, load=load)
 
 
-def save_noise(floor: NoiseFloor, *, hardware: str, engine: str, folder: Path | None = None) -> Path:
-    """Keep a floor for this machine (``hardware``: its fingerprint) and engine; raises StorageError."""
-    path = (folder or state_folder()) / FILE
-    known = _read(path)
-    known["floors"][f"{hardware} {engine} {floor.objective}"] = asdict(floor)
-    return _write(path, known)
+class Calibration:
+    """What was calibrated on one machine, in a file of ``folder``; reading raises StorageError for a broken file."""
 
+    def __init__(self, folder: Path, *, hardware: str) -> None:
+        self.path = folder / FILE
+        self._hardware = hardware
 
-def save_client(errors_ms: Mapping[int, float], *, hardware: str, folder: Path | None = None) -> Path:
-    """Keep the p99 of our own TTFT error by number of streams (see ``self_check``); raises StorageError."""
-    path = (folder or state_folder()) / FILE
-    known = _read(path)
-    known["clients"][hardware] = {str(streams): error for streams, error in errors_ms.items()}
-    return _write(path, known)
+    def noise(self, *, engine: str, model: str, objective: str) -> NoiseFloor | None:
+        """The floor that was kept, or None where this was never calibrated."""
+        found = self._read()["floors"].get(self._key(engine, model, objective))
+        if found is None:
+            return None
+        try:
+            return NoiseFloor(**found)
+        except TypeError as error:
+            raise StorageError("measure.calibration_file", path=self.path, reason=error) from None
 
+    def client_error_ms(self, streams: int) -> float | None:
+        """The p99 of our TTFT error at the fewest calibrated streams that are at least ``streams``, else the most."""
+        found = self._read()["clients"].get(self._hardware)
+        try:
+            errors = {int(number): float(error) for number, error in (found or {}).items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise StorageError("measure.calibration_file", path=self.path, reason=error) from None
+        if not errors:
+            return None
+        return errors[min((number for number in errors if number >= streams), default=max(errors))]
 
-def load_client(streams: int, *, hardware: str, folder: Path | None = None) -> float | None:
-    """The error kept for the fewest streams that are at least ``streams``, else the most; None if not calibrated."""
-    path = (folder or state_folder()) / FILE
-    found = _read(path)["clients"].get(hardware)
-    try:
-        errors = {int(number): float(error) for number, error in (found or {}).items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise StorageError("measure.calibration_file", path=path, reason=error) from None
-    if not errors:
-        return None
-    return errors[min((number for number in errors if number >= streams), default=max(errors))]
+    def keep_noise(self, floor: NoiseFloor, *, engine: str, model: str) -> None:
+        """Keep a floor; raises StorageError."""
+        known = self._read()
+        known["floors"][self._key(engine, model, floor.objective)] = asdict(floor)
+        self._write(known)
 
+    def keep_client(self, errors_ms: Mapping[int, float]) -> None:
+        """Keep the p99 of our own TTFT error by number of streams (see ``self_check``); raises StorageError."""
+        known = self._read()
+        known["clients"][self._hardware] = {str(streams): error for streams, error in errors_ms.items()}
+        self._write(known)
 
-def _write(path: Path, known: Mapping[str, Any]) -> Path:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(known, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise StorageError("measure.calibration_unwritable", path=path, reason=error.strerror or error) from None
-    return path
+    def _key(self, engine: str, model: str, objective: str) -> str:
+        return f"{self._hardware} {engine} {model} {objective}"
 
+    def _read(self) -> dict[str, Any]:
+        path = self.path
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+            parts = (known["floors"], known["clients"])
+            if known["schema_version"] != SCHEMA_VERSION or not all(isinstance(part, dict) for part in parts):
+                raise StorageError("measure.calibration_file", path=path, reason=f"schema {known['schema_version']}")
+        except FileNotFoundError:
+            return {"schema_version": SCHEMA_VERSION, "floors": {}, "clients": {}}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StorageError("measure.calibration_file", path=path, reason=error) from None
+        return dict(known)
 
-def load_noise(*, hardware: str, engine: str, objective: str, folder: Path | None = None) -> NoiseFloor | None:
-    """The floor that was kept, or None where this was never calibrated; raises StorageError for a broken file."""
-    path = (folder or state_folder()) / FILE
-    found = _read(path)["floors"].get(f"{hardware} {engine} {objective}")
-    if found is None:
-        return None
-    try:
-        return NoiseFloor(**found)
-    except TypeError as error:
-        raise StorageError("measure.calibration_file", path=path, reason=error) from None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        parts = (known["floors"], known["clients"])
-        if known["schema_version"] != SCHEMA_VERSION or not all(isinstance(part, dict) for part in parts):
-            raise StorageError("measure.calibration_file", path=path, reason=f"schema {known['schema_version']}")
-    except FileNotFoundError:
-        return {"schema_version": SCHEMA_VERSION, "floors": {}, "clients": {}}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError("measure.calibration_file", path=path, reason=error) from None
-    return dict(known)
+    def _write(self, known: Mapping[str, Any]) -> None:
+        path = self.path
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        try:
+            ensure(path.parent)
+            with part.open("w", encoding="utf-8") as file:
+                json.dump(known, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError as error:
+            raise StorageError("measure.calibration_unwritable", path=path, reason=error.strerror or error) from None

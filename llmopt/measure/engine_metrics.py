@@ -68,6 +68,8 @@ class EngineWatch:
 
     async def read(self) -> None:
         """One reading; an engine without metrics leaves none."""
+        if not self.names:
+            return
         try:
             response = await request(self.endpoint, "GET", self.path, timeout_s=TIMEOUT_S)
         except HttpError:

@@ -15,18 +15,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from llmopt.measure.arrivals import Ramp, arrival_times
+from llmopt.errors import UsageError
+from llmopt.measure.arrivals import arrival_times
 from llmopt.measure.client import Client
 from llmopt.measure.stream import reading
 from llmopt.records import Load, Request, Sample
 from llmopt.runtime.clock import Clock, MonotonicClock
 from llmopt.runtime.http import Exchange, HttpError
 
-__all__ = ["ClientHealth", "LoadRun", "OnSample", "disjoint", "drive", "share_prefix"]
+__all__ = ["ClientHealth", "LoadRun", "OnSample", "SharedPrefix", "disjoint", "drive", "parse_shared_prefix"]
 
 OnSample = Callable[[Sample], None]
 
 LAG_PERIOD_S = 0.02
+_PREFIX_WORDS = ("the", "answer", "must", "be", "short", "and", "right", ".")
 UNREACHABLE = frozenset({"refused", "unknown_host", "unreachable", "tls"})
 
 
@@ -77,19 +79,17 @@ async def drive(
     stop: asyncio.Event | None = None,
     go: asyncio.Event | None = None,
     deadline_s: float | None = None,
-    ramp: Ramp | None = None,
 ) -> LoadRun:
     """Send ``requests`` under ``load`` and return what came.
 
     Ends when all are answered, when ``stop`` is set, or at ``deadline_s`` of ``clock``; the latter two cut off what
     is in flight. ``requests`` may be endless in a closed loop with one of them. ``on_sample`` sees each sample soon
     after it ended. While ``go`` is not set no further request is sent; how long is told with the run. Open loops take
-    their schedule from ``load`` (and ``ramp``) alone.
+    their schedule from ``load`` alone.
     """
     clock = clock or MonotonicClock()
-    is_open = ramp is not None or (load.arrival != "closed" and load.rate is not None)
     driver = _Driver(client, load, clock, on_sample, go)
-    work = driver.open_loop(list(requests), ramp) if is_open else driver.closed_loop(requests)
+    work = driver.open_loop(list(requests)) if load.is_open else driver.closed_loop(requests)
     with _quiet_collector():
         try:
             async with asyncio.TaskGroup() as group:
@@ -105,12 +105,40 @@ async def drive(
     return driver.result()
 
 
-def share_prefix(requests: Sequence[Request], prefix: str, *, groups: int = 1) -> tuple[Request, ...]:
-    """The requests behind a shared system text, in ``groups`` different versions taken in turn (prefix-cache loads)."""
-    return tuple(
-        replace(request, messages=({"role": "system", "content": f"[{k % groups}] {prefix}"}, *request.messages))
-        for k, request in enumerate(requests)
-    )
+@dataclass(frozen=True, kw_only=True)
+class SharedPrefix:
+    """A text of about ``tokens`` tokens before every prompt, in ``groups`` versions taken in turn (prefix caching)."""
+
+    tokens: int
+    groups: int = 1
+
+    def text(self, group: int) -> str:
+        """The text of one version: short common words, about one token each, that differ from the very first."""
+        words = (f"{group}", *itertools.islice(itertools.cycle(_PREFIX_WORDS), self.tokens - 1))
+        return " ".join(words)
+
+    def before(self, requests: Sequence[Request]) -> tuple[Request, ...]:
+        """The requests with it; it joins a system message that is there already."""
+        return tuple(self._before(request, k % self.groups) for k, request in enumerate(requests))
+
+    def _before(self, request: Request, group: int) -> Request:
+        first, *others = request.messages
+        text, rest = self.text(group), [first, *others]
+        if first["role"] == "system":
+            text, rest = f"{text}\n\n{first['content']}", others
+        return replace(request, messages=({"role": "system", "content": text}, *rest))
+
+
+def parse_shared_prefix(text: str) -> SharedPrefix:
+    """Read ``TOKENS`` or ``TOKENS:GROUPS``; raises UsageError."""
+    tokens, colon, groups = text.partition(":")
+    try:
+        found = SharedPrefix(tokens=int(tokens), groups=int(groups) if colon else 1)
+    except ValueError:
+        raise UsageError("measure.shared_prefix", value=text) from None
+    if found.tokens < 1 or found.groups < 1:
+        raise UsageError("measure.shared_prefix", value=text)
+    return found
 
 
 def disjoint(requests: Iterable[Request], *, tag: str = "warm-up") -> Iterator[Request]:
@@ -174,10 +202,10 @@ class _Driver:
         if self.window_end_s is None and worked:
             self.window_end_s = self.clock.now_s()
 
-    async def open_loop(self, requests: Sequence[Request], ramp: Ramp | None) -> None:
+    async def open_loop(self, requests: Sequence[Request]) -> None:
         """Start each request at its planned time, whatever became of the others."""
         payloads = [self.client.prepare(request) for request in requests]
-        due_s = arrival_times(self.load, len(requests), ramp=ramp)
+        due_s = arrival_times(self.load, len(requests))
         with contextlib.suppress(HttpError):
             await self.client.warm_connections(1)
         await self._begin()

@@ -150,7 +150,7 @@ def _rates(run: LoadRun, window: Window) -> dict[str, Estimate]:
     """What was delivered in the window, per time: each request by the share of it that lies inside."""
     touching = [sample for sample in run.samples if window.share(sample) > 0]
     counted = "tokens" if all(s.tokens_counted_by != "chunks" for s in touching if s.ok) else "chunks"
-    closed = run.load.arrival == "closed" or run.load.rate is None
+    closed = not run.load.is_open
     amounts: dict[str, tuple[str, float, Callable[[Sample], float]]] = {
         "answers_per_minute": ("answers/min", 60.0, lambda _: 1.0),
         "output_tokens_per_s": (f"{counted}/s", 1.0, _output_tokens),

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-import statistics
-from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
-from llmopt.measure.load import LoadRun
-from llmopt.measure.metrics import speed
-from llmopt.measure.slo import Slo
-from llmopt.measure.stats.special import t_quantile
-from llmopt.measure.timing import ttft_s
-from llmopt.records import Estimate, Load
+from llmopt.records import Estimate, Load, Measurement
 
-__all__ = ["Boundary", "Probe", "Sweep", "SweepPoint", "highest_load", "saturating", "sweep"]
+__all__ = ["Boundary", "Probe", "Sweep", "SweepPoint", "highest_load", "shown", "sweep"]
 
-Probe = Callable[[Load], Awaitable[LoadRun]]
+Probe = Callable[[Load], Awaitable[Measurement]]
 """Measures one load; whoever sweeps decides how many requests and for how long."""
 
+OVERLOAD = 1.25
+"""Times the capacity: a rate that has to saturate."""
 NEAR = 0.15
 """Within this relative distance of the boundary one probe may be a matter of luck; it is repeated."""
 
@@ -29,8 +24,9 @@ class SweepPoint:
     """One load of a sweep and what came of it."""
 
     load: Load
-    estimates: dict[str, Estimate]
+    estimates: Mapping[str, Estimate]
     saturated: bool
+    """Requests came faster than they were answered; also the closed loop that shows the capacity."""
 
     @property
     def answered_per_s(self) -> float:
@@ -46,8 +42,8 @@ class Sweep:
 
     @property
     def capacity_per_s(self) -> float:
-        """The most answers per second that any load drew out."""
-        return max(point.answered_per_s for point in self.points)
+        """The most answers per second that a load drew out; a saturated rate's own figure counts time spent waiting."""
+        return max(p.answered_per_s for p in self.points if not (p.saturated and p.load.is_open))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,21 +55,18 @@ class Boundary:
     probes: int
 
 
-async def sweep(measure: Probe, *, streams: int = 64, levels: int = 6, seed: int = 0, slo: Slo | None = None) -> Sweep:
-    """One stream, then ``streams`` at once (the capacity), then ``levels`` Poisson rates evenly between the two.
+async def sweep(measure: Probe, *, streams: int, levels: int = 6, seed: int = 0) -> Sweep:
+    """One stream, ``streams`` at once (the capacity), ``levels`` Poisson rates evenly between, and one beyond it.
 
     Ends early at the first rate that saturates the endpoint: higher ones would say the same.
     """
-    alone = _point(await measure(Load(streams=1, seed=seed)), slo)
-    full = _point(await measure(Load(streams=streams, seed=seed)), slo)
+    alone = await _point(measure, Load(streams=1, seed=seed))
+    full = await _point(measure, Load(streams=streams, seed=seed))
     low, high = alone.answered_per_s, full.answered_per_s
     between: list[SweepPoint] = []
-    for level in range(1, levels + 1):
-        rate = low + (high - low) * level / (levels + 1)
-        if rate <= low:
-            break
-        run = await measure(Load(streams=None, rate=rate, arrival="poisson", seed=seed))
-        between.append(_point(run, slo))
+    rates = [low + (high - low) * level / (levels + 1) for level in range(1, levels + 1) if high > low]
+    for rate in (*rates, OVERLOAD * max(low, high)):
+        between.append(await _point(measure, Load(streams=None, rate=shown(rate), arrival="poisson", seed=seed)))
         if between[-1].saturated:
             break
     return Sweep(points=(alone, *between, replace(full, saturated=True)))
@@ -126,32 +119,11 @@ async def highest_load(
     return Boundary(met=met, failed=failed, probes=probes)
 
 
-def saturating(run: LoadRun, *, confidence: float = 0.99) -> bool:
-    """Whether an open load outgrew the endpoint: requests in flight and waiting for the first token both keep rising.
-
-    Both straight lines over the planned times must rise beyond chance (one-sided t), and by a third over the run.
-    """
-    seen = sorted((sample for sample in run.samples if sample.ok), key=lambda sample: sample.planned_s)
-    if len(seen) < 20:  # noqa: PLR2004 - too few to tell a trend from luck
-        return False
-    starts = [sample.planned_s for sample in seen]
-    ends = sorted(sample.ended_s for sample in seen)
-    flying = [float(k + 1 - bisect_right(ends, at)) for k, at in enumerate(starts)]
-    waits = [ttft_s(sample, planned=True) or 0.0 for sample in seen]
-    return all(_rises(starts, values, confidence) for values in (flying, waits))
+def shown(rate: float) -> float:
+    """A rate with three digits: what is shown is what was sent."""
+    return float(f"{rate:.3g}")
 
 
-def _rises(times: Sequence[float], values: Sequence[float], confidence: float) -> bool:
-    n, centre, mean = len(times), statistics.fmean(times), statistics.fmean(values)
-    spread = sum((t - centre) ** 2 for t in times)
-    if spread == 0 or mean <= 0:
-        return False
-    slope = sum((t - centre) * (v - mean) for t, v in zip(times, values, strict=True)) / spread
-    rests = [v - mean - slope * (t - centre) for t, v in zip(times, values, strict=True)]
-    error = math.sqrt(sum(r * r for r in rests) / (n - 2) / spread)
-    grown = slope * (times[-1] - times[0]) / mean
-    return slope > t_quantile(confidence, n - 2) * error and grown > 1 / 3
-
-
-def _point(run: LoadRun, slo: Slo | None) -> SweepPoint:
-    return SweepPoint(load=run.load, estimates=speed(run, slo), saturated=saturating(run))
+async def _point(measure: Probe, load: Load) -> SweepPoint:
+    found = await measure(load)
+    return SweepPoint(load=load, estimates=found.estimates, saturated=bool(found.certificate.get("saturated")))

@@ -13,9 +13,11 @@ from typing import Any
 
 from llmopt.measure.load import LoadRun
 from llmopt.measure.metrics import Window
+from llmopt.measure.saturation import saturating
 from llmopt.measure.stats.intervals import smallest_n
 from llmopt.measure.stats.special import t_quantile
 from llmopt.measure.timing import lateness_s, ttft_s
+from llmopt.measure.warmup import WarmUp
 
 __all__ = ["Certificate", "CoLoad", "CoLoadWatch", "certify", "drift", "mser", "steady_window"]
 
@@ -61,7 +63,13 @@ class Certificate:
     errors: int
     co_load: CoLoad | None = None
     noise_floor: float | None = None
+    """What four pairs of launches can tell from chance, relative; from ``calibrate``."""
     client_error_ms: float | None = None
+    warm: bool | None = None
+    """Whether the speed had settled when measuring began; None where this pass followed another on the same engine."""
+    warmup_s: float | None = None
+    saturated: bool | None = None
+    """Whether an open load outgrew the endpoint; None for a closed one, or too few answers."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for the record."""
@@ -74,11 +82,12 @@ def certify(
     co_load: CoLoad | None = None,
     noise_floor: float | None = None,
     client_error_ms: float | None = None,
+    warm_up: WarmUp | None = None,
 ) -> Certificate:
     """The certificate of a run.
 
     ``noise_floor`` is this machine's, as a relative difference, and ``client_error_ms`` the p99 of our own TTFT error
-    at about this many streams, against the fake engine (both from ``calibrate``).
+    at about this many streams, against the fake engine (both from ``calibrate``). ``warm_up`` went before the run.
     """
     window, steady = steady_window(run)
     change = drift(_token_counts(run, window)) if steady is not None else None
@@ -87,12 +96,15 @@ def certify(
     errors = len(run.samples) - len(good)
     late = _late_share(run)
     limited = _client_limited(run, late, client_error_ms)
+    saturated = saturating(run) if run.load.is_open else None
     checks: Mapping[str, bool] = {
         "measure.warn_client_limited": limited,
         "measure.warn_endpoint_gone": run.gave_up is not None,
         "measure.warn_held": run.held_s > 0,
         "measure.warn_not_steady": steady is False,
         "measure.warn_drift": drifting,
+        "measure.warn_not_warm": warm_up is not None and warm_up.promised and not warm_up.stable,
+        "measure.warn_saturated": saturated is True,
         "measure.warn_few_samples": len(good) < smallest_n(0.5),
         "measure.warn_errors": bool(run.samples) and errors / len(run.samples) > ERROR_SHARE,
         "measure.warn_co_load": co_load is not None and co_load.share > CO_LOAD_SHARE,
@@ -112,6 +124,9 @@ def certify(
         co_load=co_load,
         noise_floor=noise_floor,
         client_error_ms=client_error_ms,
+        warm=None if warm_up is None else warm_up.stable,
+        warmup_s=None if warm_up is None else warm_up.seconds,
+        saturated=saturated,
     )
 
 
@@ -119,7 +134,8 @@ def steady_window(run: LoadRun) -> tuple[Window, bool | None]:
     """The window without its start-up, and whether there is a steady one; None where the run is too short to tell.
 
     The cut is MSER-5 over tokens per second (Hoad, Robinson and Davies, 2010: the best automatic rule); a cut of more
-    than half means that no steady part was seen, and then nothing is cut.
+    than half means that no steady part was seen, and then nothing is cut. Nor is it where most requests had been
+    planned before the cut: what is left would speak about too few of them.
     """
     whole = Window(start_s=run.window_start_s, end_s=run.window_end_s)
     counts = _token_counts(run, whole)
@@ -128,8 +144,9 @@ def steady_window(run: LoadRun) -> tuple[Window, bool | None]:
     cut = mser(counts)
     if cut is None:
         return whole, False
-    width_s = whole.seconds / len(counts)
-    return Window(start_s=whole.start_s + cut * width_s, end_s=whole.end_s), True
+    start_s = whole.start_s + cut * whole.seconds / len(counts)
+    later = sum(sample.planned_s >= start_s for sample in run.samples)
+    return (whole if 2 * later < len(run.samples) else Window(start_s=start_s, end_s=whole.end_s)), True
 
 
 def mser(series: Sequence[float], *, batch: int = BATCH) -> int | None:

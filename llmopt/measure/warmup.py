@@ -32,6 +32,8 @@ class WarmUpRule:
     span_s: float = 4.0
     drift: float = 0.05
     spread: float = 0.15
+    promise: bool = True
+    """Whether figures rest on it; that a search's short warm-up did not settle is no warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,7 @@ class WarmUp:
     requests: int
     failures: int
     first_error: str | None = None
+    promised: bool = True
 
 
 async def warm_up(
@@ -84,7 +87,7 @@ async def warm_up(
             client, disjoint(requests), closed, clock=clock, stop=over, on_sample=lambda sample: done.append(sample.ok)
         )
         watching.cancel()
-    return _summary(run, stable=any(verdict), seconds=clock.now_s() - began_s)
+    return _summary(run, stable=any(verdict), seconds=clock.now_s() - began_s, promised=rule.promise)
 
 
 def is_stable(counts: Iterable[tuple[float, int]], rule: WarmUpRule) -> bool:
@@ -103,7 +106,7 @@ def is_stable(counts: Iterable[tuple[float, int]], rule: WarmUpRule) -> bool:
     return abs(second - first) < rule.drift * mean and statistics.stdev(rates) < rule.spread * mean
 
 
-def _summary(run: LoadRun, *, stable: bool, seconds: float) -> WarmUp:
+def _summary(run: LoadRun, *, stable: bool, seconds: float, promised: bool) -> WarmUp:
     errors = [sample.error for sample in run.samples if sample.error is not None]
     return WarmUp(
         stable=stable,
@@ -111,4 +114,5 @@ def _summary(run: LoadRun, *, stable: bool, seconds: float) -> WarmUp:
         requests=len(run.samples),
         failures=len(errors),
         first_error=errors[0] if errors else run.gave_up,
+        promised=promised,
     )

@@ -20,13 +20,38 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """How requests arrive: ``streams`` in a closed loop, or ``rate`` per second in an open one."""
+    """How requests arrive: ``streams`` in a closed loop, or ``rate`` per second in an open one.
+
+    An open rate may move there from ``ramp_from`` within ``ramp_s`` seconds.
+    """
 
     streams: int | None = 4
     rate: float | None = None
     arrival: Literal["closed", "constant", "poisson", "gamma"] = "closed"
     burstiness: float = 1.0
+    """Shape of gamma gaps: 1 is Poisson, less is burstier."""
     seed: int = 0
+    ramp_from: float | None = None
+    ramp_s: float = 0.0
+    ramp_shape: Literal["linear", "exponential"] = "linear"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests start by a schedule, not when a stream is free."""
+        return self.arrival != "closed" and self.rate is not None
+
+    @property
+    def flags(self) -> str:
+        """The load as one writes it on the command line."""
+        if not self.is_open:
+            return f"--streams {self.streams}"
+        shown = f"--rate {self.rate:g} --arrival {self.arrival}"
+        if self.arrival == "gamma":
+            shown += f" --burstiness {self.burstiness:g}"
+        if self.ramp_from is not None:
+            shape = "" if self.ramp_shape == "linear" else f":{self.ramp_shape}"
+            shown += f" --ramp {self.ramp_from:g}:{self.ramp_s:g}{shape}"
+        return shown
 
 
 @dataclass(frozen=True, kw_only=True)

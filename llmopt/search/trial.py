@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from llmopt.errors import DoesNotFit, EngineError
 from llmopt.failures import Failure, advise
 from llmopt.measure.client import Client
-from llmopt.measure.load import OnSample, drive
+from llmopt.measure.counting import count_tokens
+from llmopt.measure.engine_metrics import EngineWatch
+from llmopt.measure.load import OnSample, SharedPrefix, drive
 from llmopt.measure.metrics import speed
 from llmopt.measure.quality import quality, score
 from llmopt.measure.slo import Slo
 from llmopt.measure.validity import CoLoadWatch, certify
-from llmopt.measure.warmup import WarmUpRule, warm_up
+from llmopt.measure.warmup import WarmUp, WarmUpRule, warm_up
 from llmopt.messages import t
 from llmopt.records import (
     Configuration,
@@ -58,7 +60,7 @@ __all__ = [
     "request_for",
 ]
 
-WARM_UP = WarmUpRule(requests=4, seconds=1.0, cap_s=2.0, span_s=0.75, drift=0.25, spread=0.4)
+WARM_UP = WarmUpRule(requests=4, seconds=1.0, cap_s=2.0, span_s=0.75, drift=0.25, spread=0.4, promise=False)
 """Once a launch: readiness has already had a real completion; this pages weights in and fills every slot."""
 WARM_UP_TOKENS = 16
 
@@ -135,6 +137,11 @@ class EngineHost(Protocol):
         """Whether requests may profit from earlier ones (prefix caching): then every pass starts a fresh engine."""
         ...
 
+    @property
+    def metric_names(self) -> Mapping[str, str]:
+        """Our words for queue, cache and counters → the engine's own; empty where it tells nothing."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
@@ -147,8 +154,14 @@ class Workload:
     request_timeout_s: float
     warmup_items: tuple[Item, ...]
     """Items outside every measured set, so that warming up teaches no cache anything."""
+    shared_prefix: SharedPrefix | None = None
+    """What stands before every measured prompt, where prefix caching is what is tested."""
     slo: Slo | None = None
     """Limits that one request meets or misses; adds goodput and attainment to the figures."""
+    warm_up: WarmUpRule = WARM_UP
+    noise_floor: float | None = None
+    client_error_ms: float | None = None
+    """What is known of this machine, for the certificate (see ``measure.calibrate``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,13 +253,15 @@ class Bench:
         on_sample: OnSample | None = None,
         fresh: bool = False,
         referee: Referee | None = None,
+        load: Load | None = None,
     ) -> TrialResult:
         """Measure ``configuration`` on ``items``; an engine that cannot do it becomes a result, not an exception.
 
         ``fresh`` restarts the engine even where the launch settings already run. A ``referee`` may end the trial early:
-        it is then raced out, with what was measured so far.
+        it is then raced out, with what was measured so far. ``load`` replaces the workload's.
         """
-        asked = [_Asked(configuration, items, self._work, referee)]
+        work = self._work if load is None else replace(self._work, load=load)
+        asked = [_Asked(configuration, items, work, referee)]
         (found,) = await self._run(asked, items, on_sample, fresh=fresh)
         return found
 
@@ -272,7 +287,7 @@ class Bench:
     ) -> list[TrialResult]:
         began_s = time.monotonic()
         launch_s = warmup_s = 0.0
-        configuration = asked[0].configuration
+        configuration, load = asked[0].configuration, asked[0].load
         try:
             restarted = fresh or self._launch_key != configuration.launch_key or self._host.remembers(configuration)
             if restarted:
@@ -283,9 +298,9 @@ class Bench:
                 raise RuntimeError("no engine after a successful switch")
             async with Client(hosted.engine.endpoint, timeout_s=self._work.request_timeout_s) as client:
                 if restarted:
-                    before_s = time.monotonic()
-                    await warm_up(client, self._warmup_requests(configuration), self._work.load, rule=WARM_UP)
-                    warmup_s = time.monotonic() - before_s
+                    questions, rule = self._warmup_requests(configuration), self._work.warm_up
+                    asked[0].warm = await warm_up(client, questions, load, rule=rule)
+                    warmup_s = asked[0].warm.seconds
                 hosted.memory.phase("serving")
                 before_s = time.monotonic()
                 if len(asked) == 1:
@@ -327,7 +342,9 @@ class Bench:
     ) -> TrialResult:
         work = self._work
         extra = self._host.request_extra(asked.configuration)
-        requests = [request_for(item, asked.configuration.request, work, extra) for item in items]
+        requests: Sequence[Request] = [request_for(item, asked.configuration.request, work, extra) for item in items]
+        if work.shared_prefix is not None:
+            requests = work.shared_prefix.before(requests)
 
         def note(sample: Sample) -> None:
             if on_sample is not None:
@@ -335,14 +352,23 @@ class Bench:
             asked.note(sample)
 
         watch = CoLoadWatch(hosted.engine.pids)
-        async with _either(hosted.out_of_memory, asked.decided) as stop:
-            run = await drive(client, requests, work.load, on_sample=note, stop=stop, go=hosted.go)
+        counters = EngineWatch(endpoint=hosted.engine.endpoint, names=self._host.metric_names)
+        async with _either(hosted.out_of_memory, asked.decided) as stop, counters:
+            run = await drive(client, requests, asked.load, on_sample=note, stop=stop, go=hosted.go)
         co_load = watch.stop()
         self._check_answers(client, hosted, run.samples)
         scores = asked.scores(run.samples)
-        certificate = certify(run, co_load=co_load)
+        run = replace(run, samples=await count_tokens(hosted.engine.endpoint, run.samples))
+        certificate = certify(
+            run,
+            co_load=co_load,
+            noise_floor=work.noise_floor,
+            client_error_ms=work.client_error_ms,
+            warm_up=asked.warm,
+        )
+        figures = speed(run, work.slo, window=certificate.window)
         measurement = Measurement(
-            estimates={**speed(run, work.slo), **quality(items, scores), "memory_bytes": _peak(hosted)},
+            estimates={**figures, **quality(items, scores), **counters.estimates(), "memory_bytes": _peak(hosted)},
             valid=certificate.valid,
             warnings=certificate.warnings,
             certificate=certificate.to_json(),
@@ -404,6 +430,9 @@ class _Asked:
         self, configuration: Configuration, items: Sequence[Item], work: Workload, referee: Referee | None
     ) -> None:
         self.configuration = configuration
+        self.load = work.load
+        self.warm: WarmUp | None = None
+        """How the engine was warmed up for it; None where it follows another on the same engine."""
         self.decided = asyncio.Event()
         """Set when the referee has ended the trial."""
         self._items = {item.id: item for item in items}

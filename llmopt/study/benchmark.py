@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmopt.config.settings import SettingsView
 from llmopt.errors import DataError, UsageError
-from llmopt.measure.slo import parse_slo
+from llmopt.measure.slo import Slo, parse_slo
+from llmopt.measure.stats.looks import Look
 from llmopt.paths import Workspace
 from llmopt.report.writing import write_report
 from llmopt.store.beside import write_questions
 from llmopt.study.contenders import Wanted, contenders, find_result, load_result, stored
 from llmopt.study.events import Event, Listener, silent
-from llmopt.study.launches import envelope, recording, short, side
+from llmopt.study.launches import Contender, Launched, envelope, recording, short, side
 from llmopt.study.optimize import study_name
+from llmopt.study.repeats import launches_for, looks_for, tell_resolution
 from llmopt.study.request import StudyRequest
 from llmopt.study.weights import fetching_data
 
-__all__ = ["MOST_REPEATS", "BenchmarkRequest", "benchmark", "telling_weights"]
+__all__ = [
+    "JUDGED",
+    "KIND",
+    "MOST_REPEATS",
+    "BenchmarkRequest",
+    "benchmark",
+    "claims_of",
+    "resolved",
+    "telling_weights",
+]
 
 KIND = "benchmark"
 JUDGED = "answers_per_minute"
 MOST_REPEATS = 1000
+LEAST = 3
+LEAST_TO_STOP = 4
+"""Launches before the first look of a benchmark that may stop early: fewer show too little of the spread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +48,22 @@ class BenchmarkRequest:
     """One configuration to measure: the engine's baseline, or that of the result ``config``, with ``changes``."""
 
     study: StudyRequest
-    repeats: int = 3
-    """Launches; each asks every item."""
+    repeats: int | None = None
+    """Launches, each asks every item; None: as many as calibration says, at least 3."""
+    precision: float | None = None
+    """Measure until speed is known to this relative half-width (0.05 is 5 %), at planned looks."""
+    most_repeats: int | None = None
     config: str | None = None
     changes: Mapping[str, str] = field(default_factory=dict)
     slo: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what says nothing."""
-        if not 1 <= self.repeats <= MOST_REPEATS:
-            raise UsageError("benchmark.repeats", value=self.repeats, most=MOST_REPEATS)
+        for asked in (self.repeats, self.most_repeats):
+            if asked is not None and not 1 <= asked <= MOST_REPEATS:
+                raise UsageError("benchmark.repeats", value=asked, most=MOST_REPEATS)
+        if self.most_repeats is not None and self.precision is None:
+            raise UsageError("benchmark.most_without_precision")
 
 
 async def benchmark(
@@ -58,34 +79,61 @@ async def benchmark(
     slo = parse_slo(request.slo) if request.slo else None
     listener(Event(kind="phase", data={"name": "prepare"}))
     found = await asyncio.to_thread(
-        contenders,
-        [_wanted(request, workspace)],
-        request.study,
-        workspace=workspace,
-        settings=settings,
-        slo=slo,
-        on_weights=telling_weights(listener),
+        resolved, request, workspace=workspace, settings=settings, slo=slo, on_weights=telling_weights(listener)
     )
     (contender,) = found
     name = study_name(replace(request.study, model=contender.prepared.model.name))
+    items = contender.prepared.confirm_items
+    contender = replace(contender, prepared=contender.prepared.resolving(len(items)))
+    looks = _looks(request, contender)
     spec = {
         **replace(request.study, model=contender.given).to_spec(),
-        "kind": KIND, "repeats": request.repeats, "slo": request.slo, "max_tokens": contender.prepared.work.max_tokens,
+        "kind": KIND, "repeats": looks[-1].after, "slo": request.slo, "max_tokens": contender.prepared.work.max_tokens,
     }  # fmt: skip
-    items = contender.prepared.confirm_items
-    with recording(KIND, name, spec, found, workspace=workspace, listener=listener, wait_for_lock=wait_for_lock) as run:
-        values = {"name": name, "what": contender.label, "items": len(items), "launches": request.repeats}
-        listener(Event(kind="note", data={"key": "benchmark.introduction", "values": values}))
-        launched = await run.measure(found, [items] * request.repeats)
+
+    def measured(launched: Sequence[Launched], look: Look) -> dict[str, Any]:
         results = [one.result for one in launched]
-        measured = side(contender, results, items, price_per_hour=request.study.price_per_hour)
-        result = envelope(KIND, name, found, [measured], items, spec=spec, elapsed_s=time.monotonic() - began_s)
-        result |= _claims(result["sides"][0])
+        price = request.study.price_per_hour
+        return side(contender, results, items, price_per_hour=price, confidence=look.confidence)
+
+    with recording(KIND, name, spec, found, workspace=workspace, listener=listener, wait_for_lock=wait_for_lock) as run:
+        values = {"name": name, "what": contender.label, "items": len(items), "launches": looks[-1].after}
+        listener(Event(kind="note", data={"key": "benchmark.introduction", "values": values}))
+        tell_resolution(listener, contender.prepared, requests=len(items), launches=[look.after for look in looks])
+        launched = await run.measure(
+            [contender],
+            [items] * looks[-1].after,
+            looks=looks,
+            decided=lambda launched, look: _known(measured(launched, look)) <= (request.precision or 0.0),
+        )
+        look = next(look for look in looks if look.after >= len(launched))
+        one = measured(launched, look)
+        result = envelope(KIND, name, found, [one], items, spec=spec, elapsed_s=time.monotonic() - began_s)
+        result |= {**claims_of(result["sides"][0]), "precision": _precision(request.precision, one)}
         write_questions(run.folder, items)
         await asyncio.to_thread(write_report, run.folder, result)
         run.finish({"verdict": "measured", "elapsed_s": result["elapsed_s"]})
     listener(Event(kind="ended", data={"result": result}))
     return result
+
+
+def resolved(
+    request: BenchmarkRequest,
+    *,
+    workspace: Workspace,
+    settings: SettingsView,
+    slo: Slo | None,
+    on_weights: Callable[..., None],
+) -> tuple[Contender, ...]:
+    """The one configuration that is asked for, ready to be launched."""
+    return contenders(
+        [_wanted(request, workspace)],
+        request.study,
+        workspace=workspace,
+        settings=settings,
+        slo=slo,
+        on_weights=on_weights,
+    )
 
 
 def telling_weights(listener: Listener) -> Callable[[Any], None]:
@@ -97,6 +145,31 @@ def telling_weights(listener: Listener) -> Callable[[Any], None]:
     return fetching
 
 
+def _looks(request: BenchmarkRequest, contender: Contender) -> tuple[Look, ...]:
+    """When measuring may stop: after the launches asked for (or derived), or once precise enough."""
+    precision = request.precision
+    if precision is not None:
+        return looks_for(request.repeats or LEAST_TO_STOP, until_decided=True, most=request.most_repeats)
+    prepared = contender.prepared
+    margin = prepared.request.speed_margin
+    requests = len(prepared.confirm_items)
+    derived = launches_for(prepared, requests=requests, precision=margin, least=LEAST)
+    return looks_for(request.repeats or derived, until_decided=False, most=None)
+
+
+def _known(one: Mapping[str, Any]) -> float:
+    """How precisely the speed is known: half of its interval, relative."""
+    speed = one["figures"].get(JUDGED, {})
+    if not speed.get("value") or speed["low"] is None or speed["high"] is None:
+        return math.inf
+    return float((speed["high"] - speed["low"]) / 2 / speed["value"])
+
+
+def _precision(asked: float | None, one: Mapping[str, Any]) -> dict[str, Any]:
+    reached = _known(one)
+    return {"asked": asked, "reached": reached if math.isfinite(reached) else None}
+
+
 def _wanted(request: BenchmarkRequest, workspace: Workspace) -> Wanted:
     if request.config is None:
         return Wanted(label=request.study.model, model=request.study.model, changes=request.changes)
@@ -106,7 +179,7 @@ def _wanted(request: BenchmarkRequest, workspace: Workspace) -> Wanted:
     return replace(stored(load_result(path)), changes=request.changes)
 
 
-def _claims(one: Mapping[str, Any]) -> dict[str, Any]:
+def claims_of(one: Mapping[str, Any]) -> dict[str, Any]:
     """The fields every result has; one configuration alone is neither better nor worse than anything."""
     judged = one["figures"].get(JUDGED, {})
     return {

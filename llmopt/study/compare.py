@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmopt.config.settings import SettingsView
 from llmopt.errors import DataError, UsageError
 from llmopt.measure.slo import parse_slo
+from llmopt.measure.stats.looks import Look
 from llmopt.measure.stats.verdicts import quality_verdict, speed_verdict, unpaired_speed_verdict
 from llmopt.paths import Workspace
-from llmopt.records import Item, Verdict, VerdictKind
+from llmopt.records import Item, Load, Verdict, VerdictKind
 from llmopt.report.writing import write_report
 from llmopt.search.confirm import MIN_BLOCKS, blocks_of
 from llmopt.store.beside import write_questions
 from llmopt.study.benchmark import MOST_REPEATS, telling_weights
 from llmopt.study.contenders import Wanted, contenders, stored, wanted
 from llmopt.study.events import Event, Listener, silent
-from llmopt.study.launches import Contender, envelope, recording, short, side
+from llmopt.study.launches import Contender, Launched, envelope, recording, short, side
 from llmopt.study.optimize import study_name
+from llmopt.study.repeats import MOST, looks_for, pairs_for, tell_resolution
 from llmopt.study.request import StudyRequest
 
 __all__ = ["CompareRequest", "baseline_request", "compare", "gate", "overall", "step_down"]
@@ -50,6 +53,10 @@ class CompareRequest:
     fail_if_worse: float | None = None
     """0.05 is 5 % of speed and 5 points of quality."""
     repeats: int | None = None
+    """Launches of each (the first look, where it goes on until decided); None: as calibrated, at least 4."""
+    until_decided: bool = False
+    """Go on after a look that decides too little; every look pays its share of the error."""
+    most_repeats: int | None = None
     slo: str | None = None
 
     def __post_init__(self) -> None:
@@ -59,8 +66,11 @@ class CompareRequest:
             raise UsageError("compare.one_model")
         if self.fail_if_worse is not None and self.baseline is None:
             raise UsageError("compare.gate_without_baseline")
-        if self.repeats is not None and not least <= self.repeats <= MOST_REPEATS:
-            raise UsageError("compare.repeats", value=self.repeats, least=least, most=MOST_REPEATS)
+        for asked in (self.repeats, self.most_repeats):
+            if asked is not None and not least <= asked <= MOST_REPEATS:
+                raise UsageError("compare.repeats", value=asked, least=least, most=MOST_REPEATS)
+        if self.most_repeats is not None and not self.until_decided:
+            raise UsageError("compare.most_without_until")
 
 
 def baseline_request(result: Mapping[str, Any]) -> StudyRequest:
@@ -86,33 +96,40 @@ async def compare(
     slo = parse_slo(request.slo) if request.slo else None
     listener(Event(kind="phase", data={"name": "prepare"}))
     named = _named(request, workspace)
+    study = _with_items_to_spare(request)
     fetching = telling_weights(listener)
     found = await asyncio.to_thread(
-        contenders, named, request.study, workspace=workspace, settings=settings, slo=slo, on_weights=fetching
+        contenders, named, study, workspace=workspace, settings=settings, slo=slo, on_weights=fetching
     )
     earlier = _earlier(request, found) if request.baseline is not None else None
-    items, blocks = _blocks(request, found, earlier)
+    looks, blocks = _blocks(request, found, earlier)
+    found = tuple(replace(c, prepared=c.prepared.resolving(len(blocks[0]))) for c in found)
     name = study_name(replace(request.study, model="-vs-".join(dict.fromkeys(c.prepared.model.name for c in found))))
     spec = {
         **replace(request.study, model=found[0].given).to_spec(),
         "kind": KIND, "models": [c.label for c in found], "repeats": len(blocks), "slo": request.slo,
         "max_tokens": found[0].prepared.work.max_tokens, "fail_if_worse": request.fail_if_worse,
     }  # fmt: skip
+
+    def judged(launched: Sequence[Launched], look: Look) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        items = _asked(blocks[: look.after])
+        sides = _sides(found, launched, items, request.study.price_per_hour, look)
+        full = envelope(KIND, name, found, sides, items, spec=spec, elapsed_s=time.monotonic() - began_s)
+        claims = _claims(request, full["sides"], items, earlier, look)
+        return claims["comparisons"], full | claims
+
     with recording(KIND, name, spec, found, workspace=workspace, listener=listener, wait_for_lock=wait_for_lock) as run:
+        items = _asked(blocks)
         values = {"name": name, "what": ", ".join(c.label for c in found), "items": len(items), "launches": len(blocks)}
         listener(Event(kind="note", data={"key": "compare.introduction", "values": values}))
-        launched = await run.measure(found, blocks)
-        ordered = [
-            [one.result for one in sorted(launched, key=lambda one: one.block) if one.place == place]
-            for place in range(len(found))
-        ]
-        sides = [
-            side(contender, results, items, price_per_hour=request.study.price_per_hour)
-            for contender, results in zip(found, ordered, strict=True)
-        ]
-        elapsed_s = time.monotonic() - began_s
-        result = envelope(KIND, name, found, sides, items, spec=spec, elapsed_s=elapsed_s)
-        result |= _claims(request, result["sides"], items, earlier)
+        moments = [look.after for look in looks]
+        tell_resolution(listener, found[0].prepared, requests=len(blocks[0]), launches=moments)
+        launched = await run.measure(
+            found, blocks, looks=looks, decided=lambda launched, look: _all_decided(judged(launched, look)[0])
+        )
+        look = next(look for look in looks if look.after * len(found) >= len(launched))
+        _, result = judged(launched, look)
+        result["looks"] = {"planned": moments, "stopped_at": look.after, "confidence": look.confidence}
         write_questions(run.folder, items)
         await asyncio.to_thread(write_report, run.folder, result)
         failed = bool(result["gate"] and result["gate"]["failed"])
@@ -148,10 +165,10 @@ def _earlier(request: CompareRequest, found: Sequence[Contender]) -> Earlier:
     try:
         if result["dataset"]["fingerprint"] != prepared.dataset.fingerprint:
             raise DataError("compare.other_items", name=name, dataset=prepared.dataset.name)
-        theirs = (result["task"]["load"]["streams"], result["task"]["load"]["rate"], result["task"]["max_tokens"])
-        ours = (prepared.work.load.streams, prepared.work.load.rate, prepared.work.max_tokens)
+        theirs = _task(Load(**result["task"]["load"]), result["request"].get("shared_prefix"), result["task"])
+        ours = _task(prepared.work.load, prepared.request.shared_prefix, {"max_tokens": prepared.work.max_tokens})
         if theirs != ours:
-            raise DataError("compare.other_task", name=name, theirs=_task(theirs), ours=_task(ours))
+            raise DataError("compare.other_task", name=name, theirs=theirs, ours=ours)
         chosen = next(one for one in result["sides"] if one["label"] == result["best"]["label"])
         same_machine = result["hardware"]["fingerprint"] == prepared.hardware.fingerprint
         launches = [float(one["figures"][SPEED]) for one in chosen["launches"]]
@@ -169,44 +186,95 @@ def _earlier(request: CompareRequest, found: Sequence[Contender]) -> Earlier:
     return Earlier(side={**chosen, "label": label}, same_machine=same_machine)
 
 
-def _task(values: tuple[int | None, float | None, int]) -> str:
-    streams, rate, tokens = values
-    load = f"--rate {rate}" if rate else f"--streams {streams}"
-    return f"{load} --max-tokens {tokens}"
+def _task(load: Load, prefix: str | None, task: Mapping[str, Any]) -> str:
+    """What every answer of a comparison must share, as one writes it on the command line."""
+    shared = f" --shared-prefix {prefix}" if prefix else ""
+    return f"{load.flags}{shared} --max-tokens {task['max_tokens']}"
+
+
+def _with_items_to_spare(request: CompareRequest) -> StudyRequest:
+    """What is asked, with enough held-out items for as many launches as there may be (a block has its own items)."""
+    study = request.study
+    if request.baseline is not None or study.confirm_samples is None:
+        return study
+    most = max(request.most_repeats or MOST, request.repeats or MIN_BLOCKS)
+    return replace(study, confirm_samples=math.ceil(study.confirm_samples / MIN_BLOCKS) * most)
 
 
 def _blocks(
     request: CompareRequest, found: Sequence[Contender], earlier: Earlier | None
-) -> tuple[tuple[Item, ...], list[tuple[Item, ...]]]:
-    """The items, and those of each block: dealt out between contenders, all of them against a stored baseline."""
+) -> tuple[tuple[Look, ...], list[tuple[Item, ...]]]:
+    """The planned looks and each block's items: dealt out between contenders, all of them against a stored baseline."""
     prepared = found[0].prepared
+    until, most = request.until_decided, request.most_repeats
     if earlier is not None:
         items = tuple(item for item in prepared.dataset.items if item.id in earlier.side["items"])
         if not items:
             raise DataError("compare.other_items", name=earlier.side["label"], dataset=prepared.dataset.name)
-        return items, [items] * (request.repeats or len(earlier.side["launches"]))
-    count = request.repeats or MIN_BLOCKS
-    if len(prepared.confirm_items) < count:
+        looks = looks_for(request.repeats or len(earlier.side["launches"]), until_decided=until, most=most)
+        return looks, [items] * looks[-1].after
+    asked = request.study.confirm_samples or len(prepared.confirm_items)
+    first = request.repeats or pairs_for(prepared, requests=max(asked // MIN_BLOCKS, 1), least=MIN_BLOCKS)
+    looks = looks_for(first, until_decided=until, most=most)
+    count = looks[-1].after
+    if min(asked, len(prepared.confirm_items)) < first:
+        raise UsageError("compare.few_samples", items=min(asked, len(prepared.confirm_items)), blocks=first)
+    # what was asked for is dealt over the launches asked for; launches beyond bring further items, where there are any
+    wanted = asked if request.repeats and not until else max(asked // MIN_BLOCKS, 1) * count
+    blocks = blocks_of(prepared.confirm_items[:wanted], count)
+    if not blocks[0]:
         raise UsageError("compare.few_samples", items=len(prepared.confirm_items), blocks=count)
-    blocks = blocks_of(prepared.confirm_items, count)
-    return tuple(item for block in blocks for item in block), blocks
+    return looks, blocks
+
+
+def _asked(blocks: Sequence[Sequence[Item]]) -> tuple[Item, ...]:
+    """The items of some blocks, each once."""
+    return tuple({item.id: item for block in blocks for item in block}.values())
+
+
+def _sides(
+    found: Sequence[Contender], launched: Sequence[Launched], items: Sequence[Item], price: float | None, look: Look
+) -> list[dict[str, Any]]:
+    """What each contender's launches found so far."""
+    ordered = sorted(launched, key=lambda one: one.block)
+    return [
+        side(
+            contender,
+            [one.result for one in ordered if one.place == place],
+            items,
+            price_per_hour=price,
+            confidence=look.confidence,
+        )
+        for place, contender in enumerate(found)
+    ]
+
+
+def _all_decided(judged: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether nothing is left that further launches or items could tell."""
+    kinds = {entry[figure]["kind"] for entry in judged for figure in FIGURES if entry[figure] is not None}
+    return not kinds & {VerdictKind.TIE.value, VerdictKind.UNDECIDED.value}
 
 
 # ── what may be claimed ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _claims(
-    request: CompareRequest, sides: Sequence[Mapping[str, Any]], items: Sequence[Item], earlier: Earlier | None
+    request: CompareRequest,
+    sides: Sequence[Mapping[str, Any]],
+    items: Sequence[Item],
+    earlier: Earlier | None,
+    look: Look,
 ) -> dict[str, Any]:
     clusters = {item.id: item.cluster or item.id for item in items}
-    margins = (request.study.quality_margin, request.study.speed_margin)
+    quality = _Rule(request.study.quality_margin, look.confidence)
+    speed = _Rule(request.study.speed_margin, look.confidence)
     pairs = list(itertools.combinations(sides, 2)) if earlier is None else [(earlier.side, one) for one in sides]
     judges: list[tuple[int, str, Callable[[int], Verdict]]] = []
     for place, (before, after) in enumerate(pairs):
-        judges.append((place, "quality", partial(_quality, before, after, clusters, margins[0])))
+        judges.append((place, "quality", partial(_quality, before, after, quality, clusters=clusters)))
         if earlier is None or earlier.same_machine:
             paired = earlier is None
-            judges.append((place, "speed", partial(_speed, before, after, margins[1], paired=paired)))
+            judges.append((place, "speed", partial(_speed, before, after, speed, paired=paired)))
     judged: list[dict[str, Any]] = [
         {"before": before["label"], "after": after["label"], "quality": None, "speed": None} for before, after in pairs
     ]
@@ -227,22 +295,32 @@ def _claims(
     }
 
 
+class _Rule(NamedTuple):
+    """By what a pair is judged: the margin, and the confidence of the look."""
+
+    margin: float
+    confidence: float
+
+
 def _quality(
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
-    clusters: Mapping[str, str],
-    margin: float,
-    comparisons: int,
+    before: Mapping[str, Any], after: Mapping[str, Any], rule: _Rule, comparisons: int, *, clusters: Mapping[str, str]
 ) -> Verdict:
-    return quality_verdict(after["items"], before["items"], clusters=clusters, margin=margin, comparisons=comparisons)
+    return quality_verdict(
+        after["items"],
+        before["items"],
+        clusters=clusters,
+        comparisons=comparisons,
+        margin=rule.margin,
+        confidence=rule.confidence,
+    )
 
 
 def _speed(
-    before: Mapping[str, Any], after: Mapping[str, Any], margin: float, comparisons: int, *, paired: bool
+    before: Mapping[str, Any], after: Mapping[str, Any], rule: _Rule, comparisons: int, *, paired: bool
 ) -> Verdict:
     first, second = ([one["figures"][SPEED] for one in given["launches"]] for given in (after, before))
     judge = speed_verdict if paired else unpaired_speed_verdict
-    return judge(first, second, margin=margin, comparisons=comparisons)
+    return judge(first, second, comparisons=comparisons, margin=rule.margin, confidence=rule.confidence)
 
 
 def step_down(judges: Sequence[Callable[[int], Verdict]]) -> list[Verdict]:

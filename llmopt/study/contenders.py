@@ -12,6 +12,7 @@ from typing import Any
 from llmopt.config.settings import SettingsView
 from llmopt.errors import DataError, SettingsError, UsageError
 from llmopt.measure.slo import Slo
+from llmopt.measure.warmup import WarmUpRule
 from llmopt.paths import Workspace
 from llmopt.records import Configuration, InferenceParams, SettingValue
 from llmopt.study.launches import Contender
@@ -131,6 +132,7 @@ def contenders(
         prepared if prepared.work.max_tokens == limit else prepared_for(one, limit)
         for one, prepared in zip(named, ready, strict=True)
     ]
+    rule = WarmUpRule(cap_s=settings["warmup_cap_s"])
     seen: dict[str, int] = {}
     found = []
     for one, prepared in zip(named, ready, strict=True):
@@ -141,7 +143,7 @@ def contenders(
             Contender(
                 label=label,
                 given=one.model,
-                prepared=replace(prepared, work=replace(prepared.work, slo=slo)),
+                prepared=replace(prepared, work=replace(prepared.work, slo=slo, warm_up=rule)),
                 configuration=configuration,
             )
         )

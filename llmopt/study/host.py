@@ -11,6 +11,7 @@ from typing import Any
 from llmopt.engines.accelerators import placement
 from llmopt.engines.base import Engine
 from llmopt.engines.launch import Phase, RunningEngine, launch
+from llmopt.engines.recognise import recognise
 from llmopt.hardware.levels import LevelChange, MemoryLimits
 from llmopt.hardware.supervision import LaunchMemory
 from llmopt.models.memory_fit import (
@@ -22,6 +23,7 @@ from llmopt.models.memory_fit import (
 )
 from llmopt.records import Configuration, Hardware, ModelInfo, Settings, Task
 from llmopt.runtime.guardian import Guardian
+from llmopt.runtime.http import HttpError
 from llmopt.search.trial import Hosted
 
 __all__ = ["StudyHost"]
@@ -58,6 +60,7 @@ class StudyHost:
         self._correction = correction
         self._on_phase = on_phase
         self._on_level = on_level
+        self._recognised: Mapping[str, str] = {}
 
     def request_extra(self, configuration: Configuration) -> Mapping[str, Any]:
         """The engine's fields that keep measured requests independent."""
@@ -66,6 +69,11 @@ class StudyHost:
     def remembers(self, configuration: Configuration) -> bool:
         """Whether requests may profit from earlier ones under these launch settings."""
         return self.engine.remembers(configuration.launch)
+
+    @property
+    def metric_names(self) -> Mapping[str, str]:
+        """The engine's names for what it counts; of one that runs elsewhere, as it was recognised."""
+        return self.engine.metric_names or self._recognised
 
     @asynccontextmanager
     async def launch(self, configuration: Configuration) -> AsyncIterator[Hosted]:
@@ -89,6 +97,8 @@ class StudyHost:
                 sampling=configuration.request,
                 on_spawned=watched.attach,
             ) as running:
+                if self.engine.transport == "remote":
+                    self._recognised = await _names_of(running)
                 watched.phase("warm-up")
                 actions.engine = running
                 try:
@@ -104,6 +114,14 @@ class StudyHost:
     def _fit(self, settings: Settings) -> tuple[MemoryFit, bool]:
         fit = memory_fit(self.engine.name, self.model, settings, self.hardware, self.task, correction=self._correction)
         return fit, fit.fits is False or (self._safe and fit.needed_bytes > SAFE_SHARE * fit.available_bytes)
+
+
+async def _names_of(running: RunningEngine) -> Mapping[str, str]:
+    """What a server that somebody else runs calls its counters; none where it does not say who it is."""
+    try:
+        return (await recognise(running.endpoint)).metric_names
+    except HttpError:
+        return {}
 
 
 class _Actions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -13,9 +13,10 @@ from typing import Any
 
 from llmopt.errors import DoesNotFit, EngineError, LlmoptError
 from llmopt.measure.quality import by_item, quality
-from llmopt.measure.stats.intervals import clopper_pearson, mean_interval, proportion_interval
+from llmopt.measure.stats.intervals import CONFIDENCE, clopper_pearson, mean_interval, proportion_interval
+from llmopt.measure.stats.looks import Look
 from llmopt.paths import Workspace, ensure
-from llmopt.records import AnswerStatus, Configuration, Estimate, Item, Outcome, Score
+from llmopt.records import AnswerStatus, Configuration, Estimate, Item, Load, Outcome, Score
 from llmopt.runtime.locks import measuring_lock
 from llmopt.search.trial import Bench, TrialResult
 from llmopt.store.database import Store
@@ -65,22 +66,64 @@ class LaunchRun:
         self._say = listener
         self._finished = False
 
-    async def measure(self, contenders: Sequence[Contender], blocks: Sequence[Sequence[Item]]) -> list[Launched]:
-        """Every contender once in each block. Raises DoesNotFit or EngineError where one cannot be measured."""
-        found = []
-        turns = [
-            (block, place)
-            for block in range(len(blocks))
-            for place in (range(len(contenders)) if block % 2 == 0 else reversed(range(len(contenders))))
-        ]
-        for turn, (block, place) in enumerate(turns):
-            values = {"turn": turn + 1, "turns": len(turns), "what": contenders[place].label}
-            self._say(Event(kind="note", data={"key": "benchmark.launch", "values": values}))
-            result = await self._launch(contenders[place], block, blocks[block])
-            found.append(Launched(block=block, place=place, result=result))
+    async def measure(
+        self,
+        contenders: Sequence[Contender],
+        blocks: Sequence[Sequence[Item]],
+        *,
+        looks: Sequence[Look] = (),
+        decided: Callable[[Sequence[Launched], Look], bool] | None = None,
+    ) -> list[Launched]:
+        """Every contender once in each block, until a planned look finds it ``decided``.
+
+        Raises DoesNotFit or EngineError where a contender cannot be measured.
+        """
+        found: list[Launched] = []
+        planned = {look.after: look for look in looks}
+        turns = len(blocks) * len(contenders)
+        for block, items in enumerate(blocks):
+            order = range(len(contenders)) if block % 2 == 0 else reversed(range(len(contenders)))
+            for place in order:
+                values = {"turn": len(found) + 1, "turns": turns, "what": contenders[place].label}
+                self._say(Event(kind="note", data={"key": "benchmark.launch", "values": values}))
+                result = await self._launch(contenders[place], block, items)
+                found.append(Launched(block=block, place=place, result=result))
+            look = planned.get(block + 1)
+            if look is not None and decided is not None and decided(found, look):
+                break
         return found
 
     async def _launch(self, contender: Contender, block: int, items: Sequence[Item]) -> TrialResult:
+        async with self.bench(contender) as bench:
+            return await self.one_pass(bench, contender, block, items, last=True)
+
+    def bench(self, contender: Contender) -> Bench:
+        """Where the contender's engines run; an async context manager."""
+        prepared = contender.prepared
+        host = StudyHost(
+            engine=prepared.engine,
+            model=prepared.model,
+            hardware=prepared.hardware,
+            task=prepared.task,
+            run_root=self.folder / "runs",
+            on_phase=lambda phase: self._say(Event(kind="engine", data={"phase": phase.value})),
+        )
+        return Bench(host, prepared.work)
+
+    async def one_pass(
+        self,
+        bench: Bench,
+        contender: Contender,
+        position: int,
+        items: Sequence[Item],
+        *,
+        load: Load | None = None,
+        last: bool = False,
+    ) -> TrialResult:
+        """Measure the contender on ``items`` once, on disk when this returns; raises DoesNotFit or EngineError.
+
+        After the ``last`` pass the engine is stopped.
+        """
         prepared = contender.prepared
         recorder = Recorder(
             self.store,
@@ -90,17 +133,9 @@ class LaunchRun:
             hardware=prepared.hardware.fingerprint,
             engine=prepared.engine.name,
         )
-        host = StudyHost(
-            engine=prepared.engine,
-            model=prepared.model,
-            hardware=prepared.hardware,
-            task=prepared.task,
-            run_root=self.folder / "runs",
-            on_phase=lambda phase: self._say(Event(kind="engine", data={"phase": phase.value})),
-        )
-        sampler = {"contender": contender.label}
+        sampler = {"contender": contender.label, **({"load": load.flags} if load else {})}
         number = recorder.started(
-            contender.configuration, origin=self._kind, phase=self._kind, position=block, sampler=sampler
+            contender.configuration, origin=self._kind, phase=self._kind, position=position, sampler=sampler
         )
         answered = 0
 
@@ -111,9 +146,10 @@ class LaunchRun:
             self._say(Event(kind="sample", data={"done": answered, "total": len(items)}))
 
         with recorder.running(number):
-            async with Bench(host, prepared.work) as bench:
-                result = await bench.run(contender.configuration, items, on_sample=counting)
-            result = replace(result, number=number, course=bench.course)
+            result = await bench.run(contender.configuration, items, on_sample=counting, load=load)
+            if last:
+                await bench.stop()  # so that the memory's course shows the release too
+            result = replace(result, number=number, course=bench.course if last else result.course)
             recorder.finished(number, result)
         if result.outcome is not Outcome.DONE:
             raise _refusal(contender, result)
@@ -175,11 +211,19 @@ def _refusal(contender: Contender, result: TrialResult) -> LlmoptError:
 
 
 def side(
-    contender: Contender, results: Sequence[TrialResult], items: Sequence[Item], *, price_per_hour: float | None
+    contender: Contender,
+    results: Sequence[TrialResult],
+    items: Sequence[Item],
+    *,
+    price_per_hour: float | None,
+    confidence: float = CONFIDENCE,
 ) -> dict[str, Any]:
-    """Everything measured of one contender, over all its launches; plain data."""
+    """Everything measured of one contender, over all its launches; plain data.
+
+    ``confidence`` of the intervals over launches: that of the look after which measuring was stopped.
+    """
     scores = [score for result in results for score in result.scores]
-    figures = {**_over_launches(results), **quality(items, scores)}
+    figures = {**_over_launches(results, confidence), **quality(items, scores)}
     figures["truncated"] = _status_share(scores, AnswerStatus.TRUNCATED)
     if price_per_hour:
         figures |= costs(figures, price_per_hour)
@@ -220,7 +264,7 @@ def costs(figures: Mapping[str, Estimate], price_per_hour: float) -> dict[str, E
     return found
 
 
-def _over_launches(results: Sequence[TrialResult]) -> dict[str, Estimate]:
+def _over_launches(results: Sequence[TrialResult], confidence: float) -> dict[str, Estimate]:
     """The mean over launches of every figure that all of them have; one launch keeps its own intervals."""
     measured = [result.measurement.estimates for result in results if result.measurement]
     if len(measured) == 1:
@@ -232,7 +276,7 @@ def _over_launches(results: Sequence[TrialResult]) -> dict[str, Estimate]:
         if name in COUNTED:
             found[name] = _pooled([estimates[name] for estimates in measured])
             continue
-        interval = mean_interval([estimates[name].value for estimates in measured])
+        interval = mean_interval([estimates[name].value for estimates in measured], confidence=confidence)
         low = None if interval.low is None else max(interval.low, 0.0)
         high = interval.high
         if high is not None and first.unit == "share":

@@ -194,7 +194,7 @@ def _introduction(prepared: Prepared, name: str) -> dict[str, Any]:
         "engine": prepared.engine.name,
         "reason": t(prepared.engine_reason),
         "dataset": prepared.dataset.name,
-        "streams": prepared.work.load.streams or prepared.work.load.rate,
+        "streams": prepared.work.load.flags,
         "tokens": prepared.work.max_tokens,
     }
     return {"key": "study.introduction", "values": values}

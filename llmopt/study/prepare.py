@@ -12,12 +12,13 @@ from llmopt.engines.registry import choose_engine, get_engine
 from llmopt.errors import DataError, EngineMissing
 from llmopt.hardware.defaults import STRATEGY_SAMPLING
 from llmopt.hardware.probe import probe
+from llmopt.measure.calibrate import Calibration, NoiseFloor
 from llmopt.models.catalogue import find_model
 from llmopt.models.entry import ModelEntry
 from llmopt.models.weights import WeightsFormat
 from llmopt.objective import Constraint, Goal, parse_constraints, parse_objectives, strategy_goal
 from llmopt.paths import Workspace
-from llmopt.records import Configuration, Dataset, Hardware, InferenceParams, Item, Load, ModelInfo, Task, digest
+from llmopt.records import Configuration, Dataset, Hardware, InferenceParams, Item, ModelInfo, Task, digest
 from llmopt.search.trial import Workload
 from llmopt.study.request import StudyRequest
 from llmopt.study.weights import bring_weights
@@ -27,6 +28,10 @@ from llmopt.workload.prompts import DEFAULT_FORM, forms_for, render
 __all__ = ["Prepared", "first_task", "goal_of", "prepare", "refined_task"]
 
 SEARCH_ITEMS, CONFIRM_ITEMS = 16, 32
+SPEED = "answers_per_minute"
+"""The figure whose noise floor is calibrated."""
+OPEN_STREAMS = 16
+"""An open load's streams, for our own client's calibrated error."""
 SMALL_ANSWER_TOKENS, ANSWER_TOKENS = 64, 512
 """Default answer limits: for models too small to reason at length, and for the others."""
 SMALL_MODEL_PARAMETERS = 1_000_000_000
@@ -54,6 +59,15 @@ class Prepared:
     constraints: tuple[Constraint, ...]
     task: Task
     baseline: Configuration
+    noise: NoiseFloor | None = None
+    """How much launches of this model on this engine differ here, where it was calibrated."""
+
+    def resolving(self, requests: int) -> Prepared:
+        """The same for launches of so many requests: what they resolve goes into their certificates."""
+        if self.noise is None:
+            return self
+        floor = self.noise.at(requests).resolves()
+        return replace(self, work=replace(self.work, noise_floor=floor))
 
     @property
     def fingerprint(self) -> str:
@@ -66,7 +80,7 @@ class Prepared:
                 self.engine.installation().version,
                 self.dataset.fingerprint,
                 [item.id for item in self.search_items],
-                [self.task.load.streams, self.task.load.rate, self.work.max_tokens, self.work.seed],
+                [self.task.load.flags, self.request.shared_prefix, self.work.max_tokens, self.work.seed],
                 self.hardware.fingerprint,
                 [objective.name for objective in self.goal.objectives],
                 [constraint.text for constraint in self.constraints],
@@ -115,28 +129,25 @@ def prepare(
     )
     if len(search_items) < 2 or len(confirm_items) < 2:  # noqa: PLR2004 - one item supports no interval
         raise DataError("study.too_few_items", name=dataset.name, search=len(search_items), confirm=len(confirm_items))
-    load = Load(
-        streams=None if request.rate else request.streams,
-        rate=request.rate,
-        arrival="poisson" if request.rate else "closed",
-        seed=request.seed,
-    )
     measured = {item.id for item in (*search_items, *confirm_items)}
     work = Workload(
         dataset=dataset,
-        load=load,
+        load=request.load,
+        shared_prefix=request.prefix,
         max_tokens=max_tokens,
         seed=request.seed,
         request_timeout_s=settings["request_timeout_s"],
         warmup_items=tuple(item for item in dataset.items if item.id not in measured)[:64] or search_items[:1],
     )
+    calibration = Calibration(workspace.cache, hardware=hardware.fingerprint)
+    work = replace(work, client_error_ms=calibration.client_error_ms(work.load.streams or OPEN_STREAMS))
     task = first_task(work, (*search_items, *confirm_items))
     baseline = Configuration(
         engine=engine.name,
         launch=engine.baseline(model, hardware, task),
         request=replace(engine.default_sampling, prompt_form=DEFAULT_FORM),
     )
-    return Prepared(
+    prepared = Prepared(
         request=request,
         workspace=workspace,
         settings=settings,
@@ -153,7 +164,9 @@ def prepare(
         constraints=constraints,
         task=task,
         baseline=baseline,
+        noise=calibration.noise(engine=engine.name, model=model.name, objective=SPEED),
     )
+    return prepared.resolving(len(search_items))
 
 
 def _engine_for(entry: ModelEntry, hardware: Hardware, asked: str | None) -> tuple[Engine, str, WeightsFormat]:
@@ -198,7 +211,8 @@ def refined_task(work: Workload, items: Sequence[Item], tokens_per_byte: float) 
 
 
 def _longest_bytes(work: Workload, items: Sequence[Item]) -> int:
-    return max(
+    prefix = len(work.shared_prefix.text(work.shared_prefix.groups).encode()) if work.shared_prefix else 0
+    return prefix + max(
         sum(len(message["content"].encode()) for message in render(item, form, work.dataset))
         for item in items
         for form in forms_for(work.dataset)

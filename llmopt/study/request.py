@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from llmopt.errors import UsageError
-from llmopt.records import Strategy
+from llmopt.measure.arrivals import open_load
+from llmopt.measure.load import SharedPrefix, parse_shared_prefix
+from llmopt.records import Load, Strategy
 
 __all__ = ["METHODS", "StudyRequest"]
 
@@ -34,6 +36,13 @@ class StudyRequest:
     confirm_samples: int | None = None
     streams: int = 4
     rate: float | None = None
+    arrival: str | None = None
+    """How an open load's requests are spread: constant, poisson (the default) or gamma."""
+    burstiness: float | None = None
+    ramp: str | None = None
+    """``FROM:SECONDS``: the rate starts at FROM and reaches ``rate`` after so many seconds."""
+    shared_prefix: str | None = None
+    """``TOKENS`` or ``TOKENS:GROUPS``: a text before every prompt, to see what prefix caching gains."""
     max_tokens: int | None = None
     seed: int = 0
     safe: bool = False
@@ -57,10 +66,26 @@ class StudyRequest:
             raise UsageError("study.samples", value=self.samples)
         if self.streams < 1:
             raise UsageError("study.streams", value=self.streams)
-        if self.rate is not None and not (math.isfinite(self.rate) and self.rate > 0):
-            raise UsageError("study.rate", value=self.rate)
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UsageError("study.max_tokens", value=self.max_tokens)
+        _ = self.load, self.prefix
+
+    @property
+    def load(self) -> Load:
+        """How requests arrive; raises UsageError for what is no load."""
+        if self.rate is not None:
+            return open_load(
+                self.rate, arrival=self.arrival, burstiness=self.burstiness, ramp=self.ramp, seed=self.seed
+            )
+        for option in ("arrival", "burstiness", "ramp"):
+            if getattr(self, option) is not None:
+                raise UsageError("measure.open_load_only", option=f"--{option}")
+        return Load(streams=self.streams, seed=self.seed)
+
+    @property
+    def prefix(self) -> SharedPrefix | None:
+        """What stands before every prompt; raises UsageError for what cannot be read."""
+        return None if self.shared_prefix is None else parse_shared_prefix(self.shared_prefix)
 
     def to_spec(self) -> dict[str, Any]:
         """Plain data for the database; ``from_spec`` reads it back."""

@@ -12,6 +12,7 @@ from llmopt.measure.stats.intervals import (
     smallest_n,
     wilson,
 )
+from llmopt.measure.stats.looks import Look, plan_looks
 from llmopt.measure.stats.many import holm, joint_confidence
 from llmopt.measure.stats.paired import (
     abba,
@@ -21,15 +22,11 @@ from llmopt.measure.stats.paired import (
     pairs_needed,
     ratio_of_pairs,
 )
-from llmopt.measure.stats.sequential import AsymptoticInterval, BettingInterval, Bounds, McNemarE
 from llmopt.measure.stats.verdicts import limit_of_estimate, limit_verdict, quality_verdict, speed_verdict
 
 __all__ = [
-    "AsymptoticInterval",
-    "BettingInterval",
-    "Bounds",
     "Interval",
-    "McNemarE",
+    "Look",
     "abba",
     "bootstrap_difference",
     "clopper_pearson",
@@ -42,6 +39,7 @@ __all__ = [
     "one_sided_quantile",
     "paired_difference",
     "pairs_needed",
+    "plan_looks",
     "proportion_interval",
     "quality_verdict",
     "quantile",

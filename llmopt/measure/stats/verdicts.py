@@ -40,12 +40,14 @@ def quality_verdict(
     margin: float = QUALITY_MARGIN,
     clusters: Mapping[str, Hashable] | None = None,
     comparisons: int = 1,
+    confidence: float = CONFIDENCE,
     objective: str = "accuracy",
 ) -> Verdict:
     """Is ``a`` better than ``b`` on the items both were asked? The effect is the difference a - b, paired by item.
 
     Repeats of an item (several seeds) are averaged first; answers that failed for technical reasons drop their item.
-    ``clusters`` maps items to their template or passage. ``comparisons``: from how many candidates ``a`` was picked.
+    ``clusters`` maps items to their template or passage. ``comparisons``: how many share the error that ``confidence``
+    leaves; a planned look (``looks``) has a confidence of its own.
     """
     first, second = _by_item(scores_a), _by_item(scores_b)
     items = [item for item in first if item in second]
@@ -56,8 +58,8 @@ def quality_verdict(
         effect = Estimate(value=value, unit="difference", n=len(items))
         lacking = MIN_ITEMS - len(set(labels))
         return _verdict(VerdictKind.UNDECIDED, objective, effect, method="too few items", more=lacking)
-    confidence = joint_confidence(comparisons)
-    interval, method = paired_difference(differences, clusters=labels, confidence=confidence)
+    joint = joint_confidence(comparisons, confidence=confidence)
+    interval, method = paired_difference(differences, clusters=labels, confidence=joint)
     effect = Estimate(
         value=interval.value, unit="difference", n=len(items), low=interval.low, high=interval.high, method=method
     )
@@ -73,18 +75,21 @@ def speed_verdict(
     margin: float = SPEED_MARGIN,
     higher_is_better: bool = True,
     comparisons: int = 1,
-    looks: int = 1,
+    confidence: float = CONFIDENCE,
     objective: str = "answers_per_minute",
 ) -> Verdict:
     """Is ``a`` faster than ``b``? One value a launch, in pairs (ABBA blocks); the effect is the ratio a / b.
 
-    Fewer than four pairs are undecided. ``looks``: how many times the same comparison will be looked at in all, if
-    pairs are added until it is decided (each look then costs its share of the 5 %).
+    Fewer than four pairs are undecided. ``comparisons`` and ``confidence`` as in ``quality_verdict``.
     """
     n = len(values_a)
     if n != len(values_b):
         raise ValueError("launches are compared in pairs: leave out the partner of a launch that failed")
-    interval = ratio_of_pairs(values_a, values_b, confidence=joint_confidence(comparisons * looks)) if n else None
+    interval = (
+        ratio_of_pairs(values_a, values_b, confidence=joint_confidence(comparisons, confidence=confidence))
+        if n
+        else None
+    )
     if interval is None or n < MIN_PAIRS:
         effect = Estimate(value=interval.value if interval else 1.0, unit="ratio", n=n)
         return _verdict(
@@ -105,6 +110,7 @@ def unpaired_speed_verdict(
     *,
     margin: float = SPEED_MARGIN,
     comparisons: int = 1,
+    confidence: float = CONFIDENCE,
     objective: str = "answers_per_minute",
 ) -> Verdict:
     """Is ``a`` faster than ``b``, where the launches of ``b`` were measured at another time?
@@ -112,7 +118,7 @@ def unpaired_speed_verdict(
     The effect is the ratio a / b. Weaker than pairs: what changed on the machine between the two days is in it.
     """
     n = min(len(values_a), len(values_b))
-    interval = ratio_of_groups(values_a, values_b, confidence=joint_confidence(comparisons))
+    interval = ratio_of_groups(values_a, values_b, confidence=joint_confidence(comparisons, confidence=confidence))
     if interval.low is None or interval.high is None:
         effect = Estimate(value=interval.value, unit="ratio", n=n)
         kind, method = VerdictKind.UNDECIDED, "too few launches"

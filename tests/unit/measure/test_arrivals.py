@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmopt.measure.arrivals import Ramp, arrival_times
+from llmopt.errors import UsageError
+from llmopt.measure.arrivals import Ramp, arrival_times, open_load
 from llmopt.records import Load
 
 
@@ -62,17 +63,49 @@ def test_a_ramp_and_its_inverse_agree(shape, a, b, count):
 
 
 def test_a_ramp_reaches_its_rates():
-    ramp = Ramp(from_rate=2.0, to_rate=10.0, seconds=10.0)
-    times = arrival_times(load("constant", None), 200, ramp=ramp)
+    times = arrival_times(open_load(10.0, arrival="constant", ramp="2:10"), 200)
     assert sum(t < 1 for t in times) == pytest.approx(2.4, abs=1)
     assert sum(11 <= t < 12 for t in times) == pytest.approx(10, abs=1)
-    assert ramp.expected(10.0) == 60.0
+    assert Ramp(from_rate=2.0, to_rate=10.0, seconds=10.0).expected(10.0) == 60.0
 
 
 @pytest.mark.parametrize("rate", [None, 0.0, -1.0])
 def test_an_open_loop_needs_a_rate(rate):
     with pytest.raises(ValueError, match="rate"):
         arrival_times(load(rate=rate), 1)
+
+
+@pytest.mark.parametrize(
+    ("rate", "words", "flags"),
+    [
+        (2.0, {}, "--rate 2 --arrival poisson"),
+        (2.0, {"arrival": "constant"}, "--rate 2 --arrival constant"),
+        (2.5, {"burstiness": 0.5}, "--rate 2.5 --arrival gamma --burstiness 0.5"),
+        (8.0, {"ramp": "1:60s"}, "--rate 8 --arrival poisson --ramp 1:60"),
+        (8.0, {"ramp": "1:60:exponential"}, "--rate 8 --arrival poisson --ramp 1:60:exponential"),
+    ],
+)
+def test_an_open_load_is_read_from_its_words_and_shown_as_them(rate, words, flags):
+    assert open_load(rate, **words).flags == flags
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ({"rate": -1.0}, "-1"),
+        ({"rate": math.nan}, "nan"),
+        ({"arrival": "gama"}, "gama"),
+        ({"burstiness": 0.0}, "--burstiness"),
+        ({"arrival": "poisson", "burstiness": 2.0}, "gamma"),
+        ({"ramp": "60"}, "60"),
+        ({"ramp": "0:60"}, "0:60"),
+        ({"ramp": "1:inf"}, "1:inf"),
+        ({"ramp": "1:60:steep"}, "steep"),
+    ],
+)
+def test_words_that_are_no_load_are_refused(words, named):
+    with pytest.raises(UsageError, match=named):
+        open_load(**{"rate": 2.0, **words})
 
 
 def test_a_ramp_needs_positive_numbers():

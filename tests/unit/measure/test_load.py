@@ -3,12 +3,14 @@ import contextlib
 import itertools
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
+from llmopt.errors import UsageError
 from llmopt.measure.arrivals import arrival_times
 from llmopt.measure.client import Client
-from llmopt.measure.load import disjoint, drive, share_prefix
+from llmopt.measure.load import SharedPrefix, disjoint, drive, parse_shared_prefix
 from llmopt.measure.validity import certify
 from llmopt.records import Endpoint, InferenceParams, Load, Request
 
@@ -176,8 +178,24 @@ async def test_the_collector_is_given_back(server, wire):
 
 
 def test_a_shared_prefix_is_shared_by_groups():
-    texts = [request.messages[0]["content"] for request in share_prefix(asks(4), "long text", groups=2)]
+    asked = parse_shared_prefix("40:2").before(asks(4))
+    texts = [request.messages[0]["content"] for request in asked]
     assert texts[0] == texts[2] != texts[1] == texts[3]
+    assert len(texts[0].split()) == 40
+    assert [list(request.messages[1:]) for request in asked] == [list(request.messages) for request in asks(4)]
+
+
+def test_a_shared_prefix_joins_a_system_message():
+    messages = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "?"})
+    (asked,) = SharedPrefix(tokens=3).before([replace(ask(0), messages=messages)])
+    assert [message["role"] for message in asked.messages] == ["system", "user"]
+    assert asked.messages[0]["content"].endswith("\n\nBe brief.")
+
+
+@pytest.mark.parametrize("text", ["", "many", "0", "5:0", "5:x", "-3"])
+def test_a_prefix_that_cannot_be_read_is_refused(text):
+    with pytest.raises(UsageError, match="--shared-prefix"):
+        parse_shared_prefix(text)
 
 
 def test_disjoint_requests_have_no_common_beginning():

@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from llmopt.measure.arrivals import arrival_times
 from llmopt.measure.load import ClientHealth, LoadRun
+from llmopt.measure.metrics import speed
+from llmopt.measure.saturation import saturating
 from llmopt.measure.slo import parse_slo
-from llmopt.measure.sweep import highest_load, saturating, sweep
-from llmopt.records import Load, Sample
+from llmopt.measure.sweep import highest_load, sweep
+from llmopt.records import Load, Measurement, Sample
 
 CALM = ClientHealth(lag_p99_s=0.0, lag_max_s=0.0, cpu_share=0.1)
 
@@ -16,9 +18,13 @@ CALM = ClientHealth(lag_p99_s=0.0, lag_max_s=0.0, cpu_share=0.1)
 class Server:
     """Answers in 0.1 s on each of ``slots``; what comes meanwhile waits in order."""
 
-    def __init__(self, slots=4, took=0.1):
-        self.slots, self.took = slots, took
+    def __init__(self, slots=4, took=0.1, slo=None):
+        self.slots, self.took, self.slo = slots, took, slo
         self.asked = []
+
+    async def figures(self, load):
+        run = await self.measure(load)
+        return Measurement(estimates=speed(run, self.slo), certificate={"saturated": load.is_open and saturating(run)})
 
     async def measure(self, load, count=200):
         self.asked.append(load)
@@ -36,14 +42,15 @@ class Server:
 
 
 async def test_a_sweep_goes_from_one_stream_to_the_capacity():
-    found = await sweep(Server().measure, streams=16, levels=4)
+    found = await sweep(Server().figures, streams=16, levels=4)
     answered = [point.answered_per_s for point in found.points]
     assert answered[0] == pytest.approx(10, rel=0.02)
     assert found.capacity_per_s == pytest.approx(40, rel=0.02)
-    assert answered == sorted(answered)
-    assert all(not point.saturated for point in found.points[:-1])
+    assert answered[:5] == sorted(answered[:5])
+    assert [point.saturated for point in found.points] == [False, False, False, False, False, True, True]
     assert [point.load.arrival for point in found.points] == [
         "closed",
+        "poisson",
         "poisson",
         "poisson",
         "poisson",
@@ -53,7 +60,7 @@ async def test_a_sweep_goes_from_one_stream_to_the_capacity():
 
 
 async def test_a_sweep_judges_an_slo_at_every_load():
-    found = await sweep(Server().measure, streams=16, levels=3, slo=parse_slo("e2e<150ms"))
+    found = await sweep(Server(slo=parse_slo("e2e<150ms")).figures, streams=16, levels=3)
     attained = [point.estimates["attainment"].value for point in found.points]
     assert attained[0] == 1.0
     assert attained[-2] < 0.99  # three quarters of the capacity in Poisson arrivals: some have to wait
@@ -66,7 +73,7 @@ async def test_an_overload_is_saturation_and_a_bearable_load_is_not():
     assert saturating(over)
     assert not saturating(under)
     few = await server.measure(Load(streams=None, rate=60.0, arrival="poisson"), count=10)
-    assert not saturating(few)
+    assert saturating(few) is None
 
 
 @settings(max_examples=40)

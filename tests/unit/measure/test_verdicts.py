@@ -96,11 +96,11 @@ def test_a_speed_verdict_turns_with_its_sides_and_with_the_direction(pairs, high
             assert other.kind is TURNED[forth.kind]
 
 
-def test_looking_again_costs_confidence():
+def test_a_share_of_the_error_widens_the_interval():
     base = [100.0, 104.0, 97.0, 101.0]
     once, thrice = (
         speed_verdict([v * 1.2 for v in base], base),
-        speed_verdict([v * 1.2 for v in base[::-1]], base, looks=3),
+        speed_verdict([v * 1.2 for v in base[::-1]], base, confidence=0.98),
     )
     assert once.effect.high - once.effect.low < thrice.effect.high - thrice.effect.low
 
