@@ -9,7 +9,6 @@ scored from what is kept; ``--out`` writes them, with every answer's status and 
 """
 
 import argparse
-import asyncio
 import json
 import sys
 import time
@@ -23,14 +22,15 @@ from llmopt.hardware.probe import probe
 from llmopt.measure.cache import AnswerKey, ResponseCache
 from llmopt.measure.client import Client
 from llmopt.measure.client import run as run_loop
-from llmopt.measure.quality import level_report, quality, score, status_rates
+from llmopt.measure.judging import judge_for
+from llmopt.measure.quality import SATURATED_HIGH, SATURATED_LOW, quality, score, status_rates
 from llmopt.models.catalogue import find_model
 from llmopt.models.metadata import read_model
 from llmopt.models.weights import ensure_weights
 from llmopt.paths import Workspace
-from llmopt.records import AnswerStatus, InferenceParams, Load, Task
+from llmopt.records import InferenceParams, Load, Task
 from llmopt.runtime.guardian import Guardian
-from llmopt.search.trial import Workload, request_for
+from llmopt.search.workload import Workload, request_for
 from llmopt.workload.datasets import load_dataset, subset
 
 PARTS = {"korean_math": ("korean_math",), "korean_qa": ("korean_qa", "korean_qa_1k", "korean_qa_4k", "korean_qa_16k")}
@@ -69,7 +69,9 @@ class Asking:
 
     def settings(self, context_tokens):
         """One slot that keeps its last prompt, so that worked examples are read once; it changes no greedy answer."""
-        task = Task(load=Load(streams=1), max_tokens=self.options.max_tokens, prompt_tokens=context_tokens, prefix_cache=True)
+        task = Task(
+            load=Load(streams=1), max_tokens=self.options.max_tokens, prompt_tokens=context_tokens, prefix_cache=True
+        )
         plain = self.engine.baseline(self.model, probe(), task)
         threads = {"threads": self.options.threads, "threads_batch": self.options.threads}
         return plain | threads | {"slots": 1, "context": context_tokens + self.options.max_tokens}
@@ -77,8 +79,14 @@ class Asking:
     async def answers(self, dataset, items):
         """Item id → sample for what is known or could be asked in time; None where a prompt is too long."""
         work = Workload(
-            dataset=dataset, load=Load(streams=1), max_tokens=self.options.max_tokens, seed=0, request_timeout_s=3600.0, warmup_items=()
-        )  # fmt: skip
+            dataset=dataset,
+            load=Load(streams=1),
+            max_tokens=self.options.max_tokens,
+            seed=0,
+            request_timeout_s=3600.0,
+            warmup_items=(),
+            judge=judge_for(dataset),
+        )
         context = 32768 if any(item.level == 4 and "context" in item.meta for item in items) else 8192
         context = min(context, self.model.context_length or context)
         settings = self.settings(context - self.options.max_tokens)
@@ -95,7 +103,10 @@ class Asking:
             if sample is None and time.monotonic() < self.end_s:
                 sample = await self.ask(settings, request)
                 self.cache.put(key, sample)
-                print(f"{dataset.name} {item.id} {sample.ended_s - sample.sent_s:.1f} s {sample.error or ''}", file=sys.stderr)
+                print(
+                    f"{dataset.name} {item.id} {sample.ended_s - sample.sent_s:.1f} s {sample.error or ''}",
+                    file=sys.stderr,
+                )
             if sample is not None:
                 found[item.id] = sample
         return found
@@ -123,14 +134,14 @@ async def measured(options, workspace):
             known = [item for item in items if item.id in samples]
             scores = [score(item, samples[item.id], language=dataset.language) for item in known]
             estimates = quality(known, scores)
-            report = level_report(dataset, scores)
+            figure = estimates["accuracy"].value if "accuracy" in estimates else None
             rates = {name: rate for name, rate in status_rates(scores).items() if rate} if scores else {}
             levels.append(
                 {
                     "level": level, "part": dataset.name, "asked": len(items), "answered": len(known),
                     "accuracy": asdict(estimates["accuracy"]) if "accuracy" in estimates else None,
                     "statuses": {name: round(rate * len(scores)) for name, rate in rates.items()},
-                    "saturated": report[0].saturated if report else None,
+                    "saturated": None if figure is None else not SATURATED_LOW <= figure <= SATURATED_HIGH,
                 }
             )  # fmt: skip
             answers += [
@@ -166,7 +177,11 @@ def main():
     for row in result["levels"]:
         figure = row["accuracy"] or {"value": 0, "low": 0, "high": 0}
         shown = " – ".join(f"{100 * (figure[name] or 0):.1f}" for name in ("low", "high"))
-        print(f"{row['part']} level {row['level']}: {100 * figure['value']:.1f} % ({shown}), {row['answered']}/{row['asked']}", row["statuses"])
+        print(
+            f"{row['part']} level {row['level']}: {100 * figure['value']:.1f} % ({shown}),",
+            f"{row['answered']}/{row['asked']}",
+            row["statuses"],
+        )
     print(f"{result['left']} left to ask")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "engines": "llmopt.cli.engines:command",
     "clean": "llmopt.cli.clean:command",
     "explain": "llmopt.cli.explain:command",
+    "rescore": "llmopt.cli.rescore:command",
     "export": "llmopt.cli.export:command",
 }
 """Name → where the command lives; its line in ``--help`` is the message ``cli.NAME.short``."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from llmopt.cli.data import data_fields
 from llmopt.cli.measuring import DEFAULT_SAMPLES, check_load, measuring_options, shown
 from llmopt.cli.optimize import DEMO_DATASET
 from llmopt.cli.options import Output, option
@@ -41,7 +42,7 @@ def command(as_json: bool, debug: bool, wait: bool, **given: Any) -> int:
     settings.apply_engine_environment()
     configure_logging(workspace.logs, debug=debug)
     request = BenchmarkRequest(
-        study=study_of(given, settings),
+        study=study_of(given, settings, workspace=workspace, as_json=as_json),
         repeats=REPEATS if given["repeats"] is None else given["repeats"],
         config=given["config"],
         changes=read_pairs(given["changes"]),
@@ -57,16 +58,16 @@ def command(as_json: bool, debug: bool, wait: bool, **given: Any) -> int:
     return 0
 
 
-def study_of(given: dict[str, Any], settings: Any) -> Any:
+def study_of(given: dict[str, Any], settings: Any, *, workspace: Any, as_json: bool) -> Any:
     """The task of both commands, from flags and settings."""
-    from llmopt.cli.optimize import _columns as columns
     from llmopt.study.request import StudyRequest
 
     plain = settings.origin("model") == "default" and settings.origin("dataset") == "default"
     samples = settings["samples"] or DEFAULT_SAMPLES
+    dataset = DEMO_DATASET if plain and not given.get("config") else settings["dataset"]
     return StudyRequest(
         model=settings["model"],
-        dataset=DEMO_DATASET if plain and not given.get("config") else settings["dataset"],
+        dataset=dataset,
         engine="fake" if given["dry_run"] else settings["engine"],
         samples=samples,
         confirm_samples=samples,
@@ -75,7 +76,7 @@ def study_of(given: dict[str, Any], settings: Any) -> Any:
         max_tokens=settings["max_tokens"],
         seed=settings["seed"],
         name=given["name"],
-        columns=columns(given["columns"]),
+        **data_fields(given, dataset, workspace=workspace, as_json=as_json),
         quality_margin=settings["quality_margin"],
         speed_margin=settings["speed_margin"],
         price_per_hour=given["price_per_hour"] or settings["price_per_hour"],

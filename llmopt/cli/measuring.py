@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from llmopt.cli.data import data_options
 from llmopt.cli.options import debug_option, engine_option, json_option, lang_option, load_options, option, url_option
 from llmopt.errors import UsageError
 
@@ -29,7 +30,7 @@ def measuring_options(area: str) -> Callable[[Decorated], Decorated]:
                 option("--max-tokens", key="opt.max_tokens", type=int, default=None),
                 option("--repeats", key=f"{area}.repeats", type=int, default=None),
                 option("--slo", key="benchmark.slo", default=None),
-                option("--column", "columns", key="opt.column", multiple=True),
+                data_options,
                 option("--seed", key="opt.seed", type=int, default=None),
                 option("--price-per-hour", key="opt.price", type=float, default=None),
                 option("--name", key="opt.name", default=None),

@@ -9,6 +9,7 @@ from typing import Any
 
 from llmopt.messages import LANGUAGES, current_language, set_language, t
 from llmopt.report import words
+from llmopt.report.answers import answer_notes
 from llmopt.report.text import SHOWN, estimates_of
 
 __all__ = ["html"]
@@ -91,6 +92,7 @@ def _body(result: Mapping[str, Any], language: str) -> str:
                 t("report.gains"), (t("report.step"), t("report.quality"), t("report.speed")), words.gain_rows(result)
             ),
             _section(t("report.figures"), (t("report.figure"), baseline, best), figures),
+            *(f"<p>{escape(note)}</p>" for note in answer_notes(result)),
             _section(t("report.changes"), (t("report.setting"), baseline, best), changes),
             f"<h2>{escape(t('report.use'))}</h2><pre>{escape(result['command']['line'])}</pre>",
             f"<p>{escape(t('report.with_requests', settings=sampling))}</p>",

@@ -7,6 +7,7 @@ from typing import Any
 
 from llmopt.messages import current_language, set_language, t
 from llmopt.report import words
+from llmopt.report.answers import answer_notes
 from llmopt.report.text import SHOWN, estimates_of
 
 __all__ = ["markdown", "provenance"]
@@ -36,6 +37,7 @@ def _render(result: Mapping[str, Any]) -> str:
     ]
     parts.append(f"## {t('report.figures')}")
     parts.append(_table((t("report.figure"), t("report.baseline"), t("report.best")), figures))
+    parts += ["\n".join(f"- {note}" for note in notes)] if (notes := answer_notes(result)) else []
     changes = [(f"`{n}`", words.setting(a), words.setting(b)) for n, (a, b) in words.changed_settings(result).items()]
     if changes:
         parts.append(f"## {t('report.changes')}")

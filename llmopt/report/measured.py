@@ -8,6 +8,7 @@ from typing import Any
 
 from llmopt.messages import t
 from llmopt.report import words
+from llmopt.report.answers import side_notes
 
 __all__ = ["benchmark_text", "comparison_text", "percent"]
 
@@ -49,6 +50,8 @@ def benchmark_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
         parts += ["", t("benchmark.levels"), _table(_headings(), levels, width)]
     statuses = [_row(t(f"benchmark.status_{name}"), "accuracy", row) for name, row in one["statuses"].items()]
     parts += ["", t("benchmark.statuses"), _table(_headings(), statuses, width)]
+    notes = [] if (measure := one.get("quality_measure", "gold")) == "gold" else [_measure_note(measure)]
+    parts += [line for note in (*notes, *side_notes(one)) for line in ("", *_folded([note], width))]
     parts += _folded(_warnings([one]), width)
     parts += ["", t("report.use") + ":", "  " + one["command"]["line"]]
     return "\n".join(parts)
@@ -70,10 +73,17 @@ def comparison_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
     parts += ["", t("compare.pairs"), _table(headings, rows, width)]
     if not result["same_machine"]:
         parts.append(t("compare.speed_left_out"))
+    for one in result["sides"]:
+        parts += _folded([f"{one['label']} — {note}" for note in side_notes(one)], width)
     parts += _folded(_warnings(result["sides"]), width)
     if result["gate"]:
         parts += ["", *_folded(_gate(result["gate"]), width)]
     return "\n".join(parts)
+
+
+def _measure_note(measure: str) -> str:
+    """One configuration alone has nothing to agree with."""
+    return t(f"answers.measure_{'unjudged' if measure == 'agreement' else measure}")
 
 
 def percent(share: float) -> str:

@@ -8,11 +8,20 @@ from typing import Any
 
 from llmopt.messages import t
 from llmopt.report import words
+from llmopt.report.answers import answer_notes
 
 __all__ = ["SHOWN", "estimates_of", "summary"]
 
 WIDTH = 80
-SHOWN = ("accuracy", "answers_per_minute", "output_tokens_per_s", "ttft_p50_ms", "e2e_p50_ms", "memory_bytes")
+SHOWN = (
+    "accuracy",
+    "answers_per_minute",
+    "output_tokens_per_s",
+    "ttft_p50_ms",
+    "e2e_p50_ms",
+    "memory_bytes",
+    "diversity",
+)
 
 
 def summary(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
@@ -40,6 +49,9 @@ def summary(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
         console.print(table)
     console.print()
     console.print(_figures(result))
+    for note in answer_notes(result):
+        console.print()
+        console.print(note)
     console.print()
     console.print(t("report.use") + ":")
     console.print("  " + result["command"]["line"], soft_wrap=True)

@@ -6,16 +6,17 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from llmopt.errors import DoesNotFit, EngineError, LlmoptError
+from llmopt.measure.findings import findings, status_share
 from llmopt.measure.quality import by_item, quality
-from llmopt.measure.stats.intervals import clopper_pearson, mean_interval, proportion_interval
+from llmopt.measure.stats.intervals import clopper_pearson, mean_interval
 from llmopt.paths import Workspace, ensure
-from llmopt.records import AnswerStatus, Configuration, Estimate, Item, Outcome, Score
+from llmopt.records import AnswerStatus, Configuration, Estimate, Item, Outcome
 from llmopt.runtime.locks import measuring_lock
 from llmopt.search.trial import Bench, TrialResult
 from llmopt.store.database import Store
@@ -24,6 +25,7 @@ from llmopt.study.events import Event, Listener
 from llmopt.study.host import StudyHost
 from llmopt.study.prepare import Prepared
 from llmopt.study.recorder import Recorder
+from llmopt.study.reference import reference_answers
 from llmopt.study.result import SCHEMA_VERSION, command_of, configuration_of, model_facts, versions_of
 from llmopt.study.run import study_folder
 
@@ -67,6 +69,7 @@ class LaunchRun:
 
     async def measure(self, contenders: Sequence[Contender], blocks: Sequence[Sequence[Item]]) -> list[Launched]:
         """Every contender once in each block. Raises DoesNotFit or EngineError where one cannot be measured."""
+        contenders = await self._judged(contenders, blocks)
         found = []
         turns = [
             (block, place)
@@ -80,6 +83,31 @@ class LaunchRun:
             found.append(Launched(block=block, place=place, result=result))
         return found
 
+    async def _judged(self, contenders: Sequence[Contender], blocks: Sequence[Sequence[Item]]) -> Sequence[Contender]:
+        """Contenders whose open questions are judged by the greedy answers of the first one; one alone needs none."""
+        first = contenders[0].prepared
+        if not first.work.judge.needs_reference or len(contenders) < 2:  # noqa: PLR2004 - nobody to agree with
+            return contenders
+        items = list({item.id: item for block in blocks for item in block}.values())
+        self._say(Event(kind="phase", data={"name": "reference"}))
+        async with Bench(self._host(first), first.work) as bench:
+            answers = await reference_answers(bench, first, items, self.folder)
+        judge = first.work.judge.with_reference(answers)
+        return [
+            replace(one, prepared=replace(one.prepared, work=replace(one.prepared.work, judge=judge)))
+            for one in contenders
+        ]
+
+    def _host(self, prepared: Prepared) -> StudyHost:
+        return StudyHost(
+            engine=prepared.engine,
+            model=prepared.model,
+            hardware=prepared.hardware,
+            task=prepared.task,
+            run_root=self.folder / "runs",
+            on_phase=lambda phase: self._say(Event(kind="engine", data={"phase": phase.value})),
+        )
+
     async def _launch(self, contender: Contender, block: int, items: Sequence[Item]) -> TrialResult:
         prepared = contender.prepared
         recorder = Recorder(
@@ -90,28 +118,22 @@ class LaunchRun:
             hardware=prepared.hardware.fingerprint,
             engine=prepared.engine.name,
         )
-        host = StudyHost(
-            engine=prepared.engine,
-            model=prepared.model,
-            hardware=prepared.hardware,
-            task=prepared.task,
-            run_root=self.folder / "runs",
-            on_phase=lambda phase: self._say(Event(kind="engine", data={"phase": phase.value})),
-        )
+        host = self._host(prepared)
         sampler = {"contender": contender.label}
         number = recorder.started(
             contender.configuration, origin=self._kind, phase=self._kind, position=block, sampler=sampler
         )
-        answered = 0
+        answered = total = 0
 
         def counting(sample: object) -> None:
             nonlocal answered
             del sample
             answered += 1
-            self._say(Event(kind="sample", data={"done": answered, "total": len(items)}))
+            self._say(Event(kind="sample", data={"done": answered, "total": total}))
 
         with recorder.running(number):
             async with Bench(host, prepared.work) as bench:
+                total = bench.answers_to(items, contender.configuration.request)
                 result = await bench.run(contender.configuration, items, on_sample=counting)
             recorder.finished(number, result)
         if result.outcome is not Outcome.DONE:
@@ -179,7 +201,7 @@ def side(
     """Everything measured of one contender, over all its launches; plain data."""
     scores = [score for result in results for score in result.scores]
     figures = {**_over_launches(results), **quality(items, scores)}
-    figures["truncated"] = _status_share(scores, AnswerStatus.TRUNCATED)
+    figures["truncated"] = status_share(scores, AnswerStatus.TRUNCATED)
     if price_per_hour:
         figures |= costs(figures, price_per_hour)
     warnings = [w for result in results if result.measurement for w in result.measurement.warnings]
@@ -189,10 +211,11 @@ def side(
         "engine": contender.configuration.engine,
         "tokenizer": contender.prepared.model.sha256 or contender.prepared.model.path,
         "figures": {name: asdict(estimate) for name, estimate in figures.items()},
-        "levels": _levels(items, by_item(scores)),
-        "statuses": _statuses(results),
+        "quality_measure": contender.prepared.work.judge.measure,
+        **findings(items, scores),
         "warnings": dict(Counter(warnings)),
         "items": by_item(scores),
+        "asked": [item.id for item in items],
         "launches": [_launch(result) for result in results],
     }
 
@@ -251,43 +274,6 @@ def _pooled(shares: Sequence[Estimate]) -> Estimate:
     return Estimate(
         value=found.value, unit="share", n=total, low=found.low, high=found.high, method="Clopper-Pearson, pooled"
     )
-
-
-def _status_share(scores: Sequence[Score], status: AnswerStatus) -> Estimate:
-    """The share of answers that ended so; repeats of an item are one cluster."""
-    hits = [float(score.status is status) for score in scores]
-    found = proportion_interval(hits, clusters=[score.item_id for score in scores])
-    return Estimate(
-        value=found.value, unit="share", n=len(hits), low=found.low, high=found.high, method="Wilson, clustered"
-    )
-
-
-def _levels(items: Sequence[Item], values: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Share of right answers by level; empty where the dataset has only one."""
-    groups: dict[int, list[Item]] = {}
-    for item in items:
-        if item.id in values:
-            groups.setdefault(item.level, []).append(item)
-    if len(groups) < 2:  # noqa: PLR2004 - one level is the whole
-        return []
-    rows = []
-    for level, members in sorted(groups.items()):
-        found = proportion_interval(
-            [values[item.id] for item in members], clusters=[item.cluster or item.id for item in members]
-        )
-        rows.append({"level": level, "value": found.value, "low": found.low, "high": found.high, "n": len(members)})
-    return rows
-
-
-def _statuses(results: Sequence[TrialResult]) -> dict[str, dict[str, Any]]:
-    """How answers ended, as shares of all requests; repeats of an item are one cluster."""
-    scores = [score for result in results for score in result.scores]
-    found = {}
-    for status in AnswerStatus:
-        count = sum(score.status is status for score in scores)
-        if count:
-            found[status.value] = {**asdict(_status_share(scores, status)), "count": count}
-    return found
 
 
 def _launch(result: TrialResult) -> dict[str, Any]:

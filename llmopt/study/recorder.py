@@ -19,7 +19,7 @@ from llmopt.store.database import Store
 from llmopt.store.rows import TrialRow
 from llmopt.store.samples import read_samples, write_samples
 
-__all__ = ["Recorder", "result_of", "told_of", "trial_result"]
+__all__ = ["Recorder", "result_of", "sample_from", "told_of", "trial_result"]
 
 OPEN = frozenset({Outcome.ABANDONED, Outcome.RUNNING})
 """Trials without an end of their own: they are run again, under another number."""
@@ -194,7 +194,7 @@ def trial_result(row: TrialRow, folder: Path) -> TrialResult:
     scores: list[Score] = []
     if row.samples:
         for entry in read_samples(folder / "samples" / row.samples):
-            samples.append(_sample(entry["sample"]))
+            samples.append(sample_from(entry["sample"]))
             scores.append(Score(**{**entry["score"], "status": AnswerStatus(entry["score"]["status"])}))
     return TrialResult(
         outcome=row.outcome,
@@ -209,6 +209,7 @@ def trial_result(row: TrialRow, folder: Path) -> TrialResult:
     )
 
 
-def _sample(data: dict[str, Any]) -> Sample:
+def sample_from(data: dict[str, Any]) -> Sample:
+    """A stored sample as it was."""
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
     return Sample(**values)
