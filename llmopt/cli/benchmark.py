@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -22,6 +23,8 @@ REPEATS = 3
 @option("--model", "-m", key="opt.model", default=None)
 @option("--config", key="benchmark.config", default=None)
 @option("--set", "changes", key="benchmark.set", multiple=True)
+@option("--quality-only", key="opt.quality_only", is_flag=True)
+@option("--choices", key="opt.choices", type=click.Choice(["generated", "logprobs"]), default="generated")
 @measuring_options("benchmark")
 def command(as_json: bool, debug: bool, wait: bool, **given: Any) -> int:
     """Measure one configuration and show what was found."""
@@ -42,7 +45,11 @@ def command(as_json: bool, debug: bool, wait: bool, **given: Any) -> int:
     settings.apply_engine_environment()
     configure_logging(workspace.logs, debug=debug)
     request = BenchmarkRequest(
-        study=study_of(given, settings, workspace=workspace, as_json=as_json),
+        study=replace(
+            study_of(given, settings, workspace=workspace, as_json=as_json),
+            quality_only=given["quality_only"],
+            choices=given["choices"],
+        ),
         repeats=REPEATS if given["repeats"] is None else given["repeats"],
         config=given["config"],
         changes=read_pairs(given["changes"]),

@@ -42,6 +42,8 @@ class BenchmarkRequest:
         """Refuse what says nothing."""
         if not 1 <= self.repeats <= MOST_REPEATS:
             raise UsageError("benchmark.repeats", value=self.repeats, most=MOST_REPEATS)
+        if self.study.choices != "generated" and not self.study.quality_only:
+            raise UsageError("benchmark.choices_need_quality_only")
 
 
 async def benchmark(
@@ -75,8 +77,10 @@ async def benchmark(
     with recording(KIND, name, spec, found, workspace=workspace, listener=listener, wait_for_lock=wait_for_lock) as run:
         values = {"name": name, "what": contender.label, "items": len(items), "launches": request.repeats}
         listener(Event(kind="note", data={"key": "benchmark.introduction", "values": values}))
-        launched = await run.measure(found, [items] * request.repeats)
-        results = [one.result for one in launched]
+        if request.study.quality_only:
+            results = [await run.answer(contender, items)]
+        else:
+            results = [one.result for one in await run.measure(found, [items] * request.repeats)]
         measured = side(contender, results, items, price_per_hour=request.study.price_per_hour)
         result = envelope(KIND, name, found, [measured], items, spec=spec, elapsed_s=time.monotonic() - began_s)
         result |= _claims(result["sides"][0])

@@ -37,16 +37,9 @@ class KeptAnswers:
         return None if found is None else replace(found, item_id=request.item_id)
 
     def put(self, configuration: Configuration, requests: Iterable[Request], samples: Iterable[Sample]) -> None:
-        """Keep the answers that may be used again; raises StorageError where the disk refuses."""
-        by_item: dict[tuple[str, int], Request] = {}
-        counts: dict[str, int] = {}
-        for request in requests:
-            place = counts[request.item_id] = counts.get(request.item_id, 0) + 1
-            by_item[request.item_id, place] = request
-        counts.clear()
-        for sample in samples:
-            place = counts[sample.item_id] = counts.get(sample.item_id, 0) + 1
-            key = self._key(configuration, by_item[sample.item_id, place])
+        """Keep those answers (one a request, in order) that may be used again; raises StorageError on a full disk."""
+        for request, sample in zip(requests, samples, strict=True):
+            key = self._key(configuration, request)
             if key is not None:
                 self._cache.put(key, sample)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from llmopt.runtime.locks import measuring_lock
 from llmopt.search.trial import Bench, TrialResult
 from llmopt.store.database import Store
 from llmopt.store.heartbeat import beating
+from llmopt.study.answering import answer_items
 from llmopt.study.events import Event, Listener
 from llmopt.study.host import StudyHost
 from llmopt.study.prepare import Prepared
@@ -28,6 +29,7 @@ from llmopt.study.recorder import Recorder
 from llmopt.study.reference import reference_answers
 from llmopt.study.result import SCHEMA_VERSION, command_of, configuration_of, model_facts, versions_of
 from llmopt.study.run import study_folder
+from llmopt.workload.repeats import repeats_for
 
 __all__ = ["Contender", "LaunchRun", "Launched", "costs", "envelope", "recording", "short", "side"]
 
@@ -83,6 +85,45 @@ class LaunchRun:
             found.append(Launched(block=block, place=place, result=result))
         return found
 
+    async def answer(self, contender: Contender, items: Sequence[Item]) -> TrialResult:
+        """Its answers to ``items`` without any speed: kept ones first, the others asked now."""
+        prepared, configuration = contender.prepared, contender.configuration
+        recorder = self._recorder(prepared)
+        total = len(items) * repeats_for(configuration.request, prepared.work.repeats)
+        number = recorder.started(configuration, origin=self._kind, phase=self._kind, position=0)
+        with recorder.running(number):
+            result = await answer_items(
+                self._host(prepared),
+                prepared,
+                configuration,
+                items,
+                choices="logprobs" if prepared.request.choices == "logprobs" else "generated",
+                on_sample=self._counting(total),
+            )
+            recorder.finished(number, result)
+        return result
+
+    def _recorder(self, prepared: Prepared) -> Recorder:
+        return Recorder(
+            self.store,
+            self.study_id,
+            self.folder,
+            objectives=prepared.goal.objectives,
+            hardware=prepared.hardware.fingerprint,
+            engine=prepared.engine.name,
+        )
+
+    def _counting(self, total: int) -> Callable[[object], None]:
+        answered = 0
+
+        def note(sample: object) -> None:
+            nonlocal answered
+            del sample
+            answered += 1
+            self._say(Event(kind="sample", data={"done": answered, "total": total}))
+
+        return note
+
     async def _judged(self, contenders: Sequence[Contender], blocks: Sequence[Sequence[Item]]) -> Sequence[Contender]:
         """Contenders whose open questions are judged by the greedy answers of the first one; one alone needs none."""
         first = contenders[0].prepared
@@ -110,30 +151,14 @@ class LaunchRun:
 
     async def _launch(self, contender: Contender, block: int, items: Sequence[Item]) -> TrialResult:
         prepared = contender.prepared
-        recorder = Recorder(
-            self.store,
-            self.study_id,
-            self.folder,
-            objectives=prepared.goal.objectives,
-            hardware=prepared.hardware.fingerprint,
-            engine=prepared.engine.name,
-        )
-        host = self._host(prepared)
+        recorder, host = self._recorder(prepared), self._host(prepared)
         sampler = {"contender": contender.label}
         number = recorder.started(
             contender.configuration, origin=self._kind, phase=self._kind, position=block, sampler=sampler
         )
-        answered = total = 0
-
-        def counting(sample: object) -> None:
-            nonlocal answered
-            del sample
-            answered += 1
-            self._say(Event(kind="sample", data={"done": answered, "total": total}))
-
         with recorder.running(number):
             async with Bench(host, prepared.work) as bench:
-                total = bench.answers_to(items, contender.configuration.request)
+                counting = self._counting(bench.answers_to(items, contender.configuration.request))
                 result = await bench.run(contender.configuration, items, on_sample=counting)
             recorder.finished(number, result)
         if result.outcome is not Outcome.DONE:

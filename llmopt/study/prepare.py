@@ -34,6 +34,7 @@ from llmopt.search.workload import Workload
 from llmopt.study.request import StudyRequest
 from llmopt.study.weights import bring_weights
 from llmopt.workload.datasets import load_dataset, subset
+from llmopt.workload.lm_eval_tasks import LIKELIHOOD
 from llmopt.workload.prompts import DEFAULT_FORM, forms_for, render
 
 __all__ = ["Prepared", "first_task", "goal_of", "prepare", "refined_task"]
@@ -123,6 +124,9 @@ def prepare(
         encoding=request.encoding,
         examples=request.examples,
     )
+    likelihood = next((item for item in dataset.items if LIKELIHOOD in item.meta), None)
+    if likelihood is not None and not request.quality_only:
+        raise DataError("data.lm_eval_log_likelihood", task=likelihood.meta["lm_eval"]["task"])
     judge = judge_for(dataset, evaluator=request.evaluator, creative=request.strategy is Strategy.CREATIVITY)
     goal = _guarded(goal, request, judge)
     hardware = hardware or probe()

@@ -47,6 +47,10 @@ class StudyRequest:
     """A file of worked examples for the prompts."""
     evaluator: str | None = None
     """Who scores every answer, in place of each item's kind: a built-in scorer or one of an installed package."""
+    quality_only: bool = False
+    """No speed is measured: kept answers may be used again, and likelihoods may be an answer."""
+    choices: str = "generated"
+    """How options are chosen: letters ``generated``, or by the ``logprobs`` of one token."""
     seeds: int | None = None
     """Answers to each item where the temperature is above 0; None: 1, or what diversity needs."""
     quality_margin: float = 0.02
