@@ -93,10 +93,10 @@ def test_likelihood_tasks_where_the_engine_proves_them(cli, demo_model, lm_eval)
     wanted = ("--dataset", "lm_eval:capitals", "--samples", "4")
     ran = cli.run("benchmark", "--model", str(demo_model), *wanted, "--quality-only", "--json", env=lm_eval)
     assert side(ran)["figures"]["accuracy"]["value"] == 1.0
-    refused = cli.run("benchmark", "--dry-run", *wanted, "--quality-only", env=lm_eval)
+    refused = cli.run("benchmark", "--dry-run", *wanted, "--quality-only", "--name", "refused", env=lm_eval)
     assert refused.code == 3
     assert "log-likelihoods" in refused.err
-    timed = cli.run("optimize", "--dry-run", *wanted, env=lm_eval)
+    timed = cli.run("optimize", "--dry-run", *wanted, "--name", "timed", env=lm_eval)
     assert timed.code == 3
     assert "--quality-only" in timed.err
     assert "Traceback" not in refused.err + timed.err
