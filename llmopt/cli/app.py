@@ -38,6 +38,7 @@ COMMANDS: dict[str, str] = {
     "models": "llmopt.cli.models:command",
     "clean": "llmopt.cli.clean:command",
     "explain": "llmopt.cli.explain:command",
+    "rescore": "llmopt.cli.rescore:command",
     "export": "llmopt.cli.export:command",
     "completion": "llmopt.cli.completion:command",
 }

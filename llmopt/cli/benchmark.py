@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import click
 
+from llmopt.cli.data import data_fields
 from llmopt.cli.measuring import DEFAULT_SAMPLES, check_load, measuring_options, share_of, shown
 from llmopt.cli.optimize import DEMO_DATASET
 from llmopt.cli.options import Output, exported, load_words, option
@@ -26,6 +28,8 @@ __all__ = ["command", "study_of"]
 @option("--sweep", key="benchmark.sweep", is_flag=True)
 @option("--sweep-levels", key="benchmark.sweep_levels", type=int, default=None)
 @option("--sweep-seconds", key="benchmark.sweep_seconds", type=float, default=None)
+@option("--quality-only", key="opt.quality_only", is_flag=True)
+@option("--choices", key="opt.choices", type=click.Choice(["generated", "logprobs"]), default="generated")
 @measuring_options("benchmark")
 def command(as_json: bool, debug: bool, wait: bool, exports: tuple[str, ...], **given: Any) -> int:
     """Measure one configuration and show what was found."""
@@ -47,7 +51,11 @@ def command(as_json: bool, debug: bool, wait: bool, exports: tuple[str, ...], **
     settings.apply_engine_environment()
     configure_logging(workspace.logs, debug=debug)
     request = BenchmarkRequest(
-        study=study_of(given, settings),
+        study=replace(
+            study_of(given, settings, workspace=workspace, as_json=as_json),
+            quality_only=given["quality_only"],
+            choices=given["choices"],
+        ),
         repeats=given["repeats"],
         precision=share_of(given["precision"], "benchmark.precision"),
         most_repeats=given["most_repeats"],
@@ -97,16 +105,16 @@ def _precision_line(result: dict[str, Any]) -> str:
     return t(f"benchmark.precision_{key}", reached=shown, asked=percent(found["asked"]))
 
 
-def study_of(given: dict[str, Any], settings: Any) -> Any:
+def study_of(given: dict[str, Any], settings: Any, *, workspace: Any, as_json: bool) -> Any:
     """The task of both commands, from flags and settings."""
-    from llmopt.cli.optimize import _columns as columns
     from llmopt.study.request import StudyRequest
 
     plain = settings.origin("model") == "default" and settings.origin("dataset") == "default"
     samples = settings["samples"] or DEFAULT_SAMPLES
+    dataset = DEMO_DATASET if plain and not given.get("config") else settings["dataset"]
     return StudyRequest(
         model=settings["model"],
-        dataset=DEMO_DATASET if plain and not given.get("config") else settings["dataset"],
+        dataset=dataset,
         engine="fake" if given["dry_run"] else settings["engine"],
         samples=samples,
         confirm_samples=samples,
@@ -115,7 +123,7 @@ def study_of(given: dict[str, Any], settings: Any) -> Any:
         max_tokens=settings["max_tokens"],
         seed=settings["seed"],
         name=given["name"],
-        columns=columns(given["columns"]),
+        **data_fields(given, dataset, workspace=workspace, as_json=as_json),
         quality_margin=settings["quality_margin"],
         speed_margin=settings["speed_margin"],
         price_per_hour=given["price_per_hour"] or settings["price_per_hour"],

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from llmopt.cli.benchmark import study_of
+from llmopt.cli.data import data_options
 from llmopt.cli.measuring import check_load, shown
 from llmopt.cli.options import Output, debug_option, engine_option, json_option, lang_option, load_options, option
 from llmopt.messages import t
@@ -23,6 +24,7 @@ PAIRS = 6
 @option("--pairs", key="calibrate.pairs", type=int, default=PAIRS)
 @option("--samples", key="benchmark.samples", type=int, default=None)
 @load_options
+@data_options
 @option("--max-tokens", key="opt.max_tokens", type=int, default=None)
 @option("--seed", key="opt.seed", type=int, default=None)
 @option("--name", key="opt.name", default=None)
@@ -39,7 +41,7 @@ def command(as_json: bool, debug: bool, wait: bool, **given: Any) -> int:
     from llmopt.report.calibrated import calibration_text
     from llmopt.study.calibrate import CalibrateRequest, calibrate
 
-    given |= {"price_per_hour": None, "columns": ()}
+    given["price_per_hour"] = None
     check_load(given)
     output = Output(as_json=as_json)
     workspace = Workspace.here()
@@ -47,7 +49,9 @@ def command(as_json: bool, debug: bool, wait: bool, **given: Any) -> int:
     settings = load_settings(workspace, flags=flags)
     settings.apply_engine_environment()
     configure_logging(workspace.logs, debug=debug)
-    request = CalibrateRequest(study=study_of(given, settings), pairs=given["pairs"])
+    request = CalibrateRequest(
+        study=study_of(given, settings, workspace=workspace, as_json=as_json), pairs=given["pairs"]
+    )
     result = shown(
         lambda view: calibrate(request, workspace=workspace, settings=settings, listener=view, wait_for_lock=wait),
         as_json=as_json,

@@ -42,7 +42,7 @@ def command(as_json: bool, debug: bool, wait: bool, exports: tuple[str, ...], **
     configure_logging(workspace.logs, debug=debug)
     baseline = _baseline(given["baseline"], workspace)
     request = CompareRequest(
-        study=_study(given, settings, baseline),
+        study=_study(given, settings, baseline, workspace=workspace, as_json=as_json),
         models=(*given["models"], *given["more"]),
         baseline=baseline,
         fail_if_worse=share_of(given["fail_if_worse"], "compare.percent"),
@@ -74,14 +74,19 @@ def _baseline(text: str | None, workspace: Any) -> dict[str, Any] | None:
     return load_result(path)
 
 
-def _study(given: dict[str, Any], settings: Any, baseline: dict[str, Any] | None) -> Any:
+def _study(
+    given: dict[str, Any], settings: Any, baseline: dict[str, Any] | None, *, workspace: Any, as_json: bool
+) -> Any:
     """What is asked; against a baseline everything that was not given is as the baseline had it."""
     from llmopt.study.compare import baseline_request
 
-    asked = study_of(given, settings)
+    asked = study_of(given, settings, workspace=workspace, as_json=as_json)
     if baseline is None:
         return asked
-    names = ("dataset", "streams", *load_words(given), "max_tokens", "seed", "price_per_hour", "name")
+    names = (
+        *("dataset", "streams", *load_words(given), "max_tokens", "seed", "price_per_hour", "name"),
+        *("encoding", "examples", "evaluator", "seeds"),
+    )
     changed = {name: getattr(asked, name) for name in names if given[name] is not None}
     if given["columns"]:
         changed["columns"] = asked.columns

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from llmopt.cli.data import data_options
 from llmopt.cli.options import (
     debug_option,
     engine_option,
@@ -39,7 +40,7 @@ def measuring_options(area: str) -> Callable[[Decorated], Decorated]:
                 option("--max-tokens", key="opt.max_tokens", type=int, default=None),
                 option("--repeats", key=f"{area}.repeats", type=int, default=None),
                 option("--slo", key="benchmark.slo", default=None),
-                option("--column", "columns", key="opt.column", multiple=True),
+                data_options,
                 option("--seed", key="opt.seed", type=int, default=None),
                 option("--price-per-hour", key="opt.price", type=float, default=None),
                 option("--name", key="opt.name", default=None),

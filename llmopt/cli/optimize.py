@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from llmopt.cli.data import data_fields, data_options
+from llmopt.cli.evaluated import judges_whole_runs, optimize_with_evaluator
 from llmopt.cli.options import (
     Output,
     debug_option,
@@ -48,7 +50,7 @@ DEMO_DATASET = "korean_math_easy"
 @option("--samples", key="opt.samples", type=int, default=None)
 @load_options
 @option("--max-tokens", key="opt.max_tokens", type=int, default=None)
-@option("--column", "columns", key="opt.column", multiple=True)
+@data_options
 @option("--seed", key="opt.seed", type=int, default=None)
 @option("--safe", key="opt.safe", is_flag=True)
 @option("--cluster", key="opt.cluster", default=None, metavar="auto|ADDRESS")
@@ -84,6 +86,11 @@ def command(
     limit_s = _limit_s(given["timeout"], given["budget"])
     common: dict[str, Any] = {"workspace": workspace, "settings": settings, "wait_for_lock": wait}
     running: list[str] = []
+    if resume_name is not None:
+        _refuse_with_resume(given)
+    request = None if resume_name is not None else _request(given, settings, limit_s, workspace, as_json=as_json)
+    if request is not None and judges_whole_runs(request.evaluator):
+        return optimize_with_evaluator(request, workspace=workspace, output=output)
     try:
         with view_for(as_json=as_json) as view:
 
@@ -92,11 +99,10 @@ def command(
                     running[:] = [event.data["values"]["name"]]
                 view(event)
 
-            if resume_name is not None:
-                _refuse_with_resume(given)
+            if request is None:
                 job = resume(resume_name or None, timeout_s=limit_s, listener=listener, **common)
             else:
-                job = optimize(_request(given, settings, limit_s), listener=listener, **common)
+                job = optimize(request, listener=listener, **common)
             result = run(job)
     except (KeyboardInterrupt, asyncio.CancelledError):
         if running:
@@ -109,7 +115,7 @@ def command(
     return 0
 
 
-def _request(given: dict[str, Any], settings: Any, limit_s: float | None) -> Any:
+def _request(given: dict[str, Any], settings: Any, limit_s: float | None, workspace: Any, *, as_json: bool) -> Any:
     from llmopt.study import StudyRequest
 
     if given["streams"] is not None and given["rate"] is not None:
@@ -119,9 +125,10 @@ def _request(given: dict[str, Any], settings: Any, limit_s: float | None) -> Any
     demo = settings.origin("model") == "default"
     plain = demo and settings.origin("dataset") == "default"
     soft = demo and limit_s is None and settings["timeout"] is None and given["trials"] is None
+    dataset = DEMO_DATASET if plain else settings["dataset"]
     return StudyRequest(
         model=settings["model"],
-        dataset=DEMO_DATASET if plain else settings["dataset"],
+        dataset=dataset,
         engine="fake" if given["dry_run"] else settings["engine"],
         strategy=Strategy(given["strategy"]) if given["strategy"] else None,
         objectives=",".join(given["objectives"]) or None,
@@ -138,7 +145,7 @@ def _request(given: dict[str, Any], settings: Any, limit_s: float | None) -> Any
         safe=given["safe"],
         cluster=given["cluster"],
         name=given["name"],
-        columns=_columns(given["columns"]),
+        **data_fields(given, dataset, workspace=workspace, as_json=as_json),
         quality_margin=settings["quality_margin"],
         speed_margin=settings["speed_margin"],
         price_per_hour=given["price_per_hour"] or settings["price_per_hour"],
@@ -156,17 +163,6 @@ def _limit_s(timeout: float | None, budget: str | None) -> float | None:
     if timeout is not None and not timeout > 0:
         raise UsageError("study.timeout", value=timeout)
     return timeout
-
-
-def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
-    """``--column question=문제`` as a mapping from our field to the file's column."""
-    mapping = {}
-    for pair in pairs:
-        field, equals, column = pair.partition("=")
-        if not equals or not field or not column:
-            raise UsageError("cli.column", value=pair)
-        mapping[field.strip()] = column.strip()
-    return mapping
 
 
 def _refuse_with_resume(given: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from llmopt.records.machine import (
     HostMemory,
 )
 from llmopt.records.measured import (
+    UNJUDGED,
     AnswerStatus,
     Estimate,
     Measurement,
@@ -53,6 +54,7 @@ from llmopt.records.values import (
 __all__ = [
     "ENGINE_GROUP",
     "EVALUATOR_GROUP",
+    "UNJUDGED",
     "AnswerStatus",
     "Configuration",
     "Cpu",

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, Literal
 
 __all__ = [
+    "UNJUDGED",
     "AnswerStatus",
     "Estimate",
     "Measurement",
@@ -17,6 +18,10 @@ __all__ = [
     "Verdict",
     "VerdictKind",
 ]
+
+
+UNJUDGED = "answered"
+"""The rule of an answer to an open question that was compared with nothing: its score is not a quality."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,8 +78,8 @@ class Score:
 
     @property
     def counted(self) -> bool:
-        """Whether it says anything about quality: a failed request does not, and is never averaged in as zero."""
-        return self.status is not AnswerStatus.REQUEST_ERROR
+        """Whether it says anything about quality: a failed request and an answer nobody could judge do not."""
+        return self.status is not AnswerStatus.REQUEST_ERROR and self.rule != UNJUDGED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llmopt.measure.quality import by_item, level_report
+from llmopt.measure.findings import findings
+from llmopt.measure.quality import by_item
 from llmopt.measure.stats.intervals import proportion_interval
 from llmopt.messages import t
-from llmopt.records import Dataset, Item, Sample, Score
+from llmopt.records import Item, Sample, Score
 from llmopt.report import words
 from llmopt.report.detail import Detail, SideDetail
 from llmopt.report.document import Block, Cell, Marked, Table, Text
@@ -115,8 +116,9 @@ def levels_table(detail: Detail) -> Table | None:
     items = tuple(detail.questions.values())
     if len({item.level for item in items}) < 2:  # noqa: PLR2004 - one level is the whole
         return None
-    dataset = Dataset(name="", items=items, fingerprint="")
-    reports = {side.label: {one.level: one for one in level_report(dataset, side.scores)} for side in detail.sides}
+    reports = {
+        side.label: {row["level"]: row for row in findings(items, side.scores)["levels"]} for side in detail.sides
+    }
     means = {side.label: by_item(side.scores) for side in detail.sides}
     rows = []
     for level in sorted({item.level for item in items}):
@@ -127,12 +129,12 @@ def levels_table(detail: Detail) -> Table | None:
                 cells.append("–")
                 continue
             text = _share([item for item in items if item.level == level], means[label])
-            cells.append(text + (f" · {t('report.saturated_level')}" if found.saturated else ""))
+            cells.append(text + (f" · {t('report.saturated_level')}" if found["saturated"] else ""))
         rows.append([t("benchmark.level", level=level), *cells])
     if not any(any(cell != "–" for cell in row[1:]) for row in rows):
         return None
     levels = {level for report in reports.values() for level in report}
-    telling = {level for report in reports.values() for level, one in report.items() if not one.saturated} or levels
+    telling = {level for report in reports.values() for level, one in report.items() if not one["saturated"]} or levels
     reweighted = [_share([item for item in items if item.level in telling], means[label]) for label in reports]
     named = ", ".join(str(level) for level in sorted(telling))
     rows.append([t("report.reweighted", levels=named), *reweighted])

@@ -7,6 +7,7 @@ from typing import Any
 
 from llmopt.messages import t
 from llmopt.report import words
+from llmopt.report.notes import side_notes
 from llmopt.report.terminal import WIDTH, cells, drawn_table, folded
 
 __all__ = [
@@ -69,6 +70,8 @@ def benchmark_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
         parts += ["", t("benchmark.levels"), drawn_table(_headings(), levels, width)]
     statuses = [_row(t(f"benchmark.status_{name}"), "accuracy", row) for name, row in one["statuses"].items()]
     parts += ["", t("benchmark.statuses"), drawn_table(_headings(), statuses, width)]
+    notes = [] if (measure := one.get("quality_measure", "gold")) == "gold" else [_measure_note(measure)]
+    parts += [line for note in (*notes, *side_notes(one)) for line in ("", *folded([note], width))]
     parts += folded(_warnings([one]), width)
     parts += ["", t("report.use") + ":", "  " + one["command"]["line"]]
     return "\n".join(parts)
@@ -119,10 +122,17 @@ def comparison_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
         parts += ["", t("compare.pairs"), drawn_table(headings, rows, width)]
     if not result["same_machine"]:
         parts += folded([t("compare.speed_left_out")], width)
+    for one in result["sides"]:
+        parts += folded([f"{one['label']} — {note}" for note in side_notes(one)], width)
     parts += folded(_warnings(result["sides"]), width)
     if result["gate"]:
         parts += ["", *folded(gate_sentences(result["gate"]), width)]
     return "\n".join(parts)
+
+
+def _measure_note(measure: str) -> str:
+    """One configuration alone has nothing to agree with."""
+    return t(f"answers.measure_{'unjudged' if measure == 'agreement' else measure}")
 
 
 def percent(share: float) -> str:

@@ -11,6 +11,7 @@ from llmopt.report.certificates import certificate_blocks
 from llmopt.report.charts import scatter
 from llmopt.report.detail import Detail
 from llmopt.report.document import Block, Chart, Document, Panel, Section, Table, Text
+from llmopt.report.notes import answer_notes
 from llmopt.report.shared_sections import (
     answers_sections,
     course_sections,
@@ -52,7 +53,11 @@ def study_document(result: Mapping[str, Any], detail: Detail) -> Document:
     )
     sections = [
         *section("report.gains_title", gains if gains.rows else None),
-        *section("report.figures_title", figures_table(t("report.figures"), labels, sides, FIGURES)),
+        *section(
+            "report.figures_title",
+            figures_table(t("report.figures"), labels, sides, FIGURES),
+            *(Text(text=note) for note in answer_notes(result)),
+        ),
         *section("report.changes_title", changes if changes.rows else None),
         *use_section([("", result["command"])]),
         *section("report.limits", _limits(result)),

@@ -7,6 +7,7 @@ from typing import Any
 
 from llmopt.messages import t
 from llmopt.report import words
+from llmopt.report.notes import answer_notes
 from llmopt.report.study_document import estimates_of
 from llmopt.report.terminal import WIDTH, drawn_table, folded
 
@@ -36,7 +37,10 @@ def summary(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
         if any(name in side for side in sides)
     ]
     headings = (t("report.figure"), t("report.baseline"), t("report.best"))
-    parts += ["", drawn_table(headings, figures, width, title=t("report.figures")), "", t("report.use") + ":"]
+    parts += ["", drawn_table(headings, figures, width, title=t("report.figures"))]
+    for note in answer_notes(result):
+        parts += ["", *folded([note], width)]
+    parts += ["", t("report.use") + ":"]
     # a command stays in one line: it is there to be copied
     parts.append("  " + result["command"]["line"])
     sampling = ", ".join(f"{name}={value}" for name, value in result["command"]["request"].items())

@@ -106,12 +106,11 @@ def verdict_sentence(result: Mapping[str, Any]) -> str:
     if verdict["effect"] is None:
         return " ".join((t(verdict["sentence"]), *map(_out_of_reach, result.get("unreached", ()))))
     main = next(entry for entry in result["gains"] if entry["step"] == "total")
-    by_speed = verdict["relative"]
-    first, other = (main["speed"], main["quality"]) if by_speed else (main["quality"], main["speed"])
-    names = (t("report.speed"), t("report.quality")) if by_speed else (t("report.quality"), t("report.speed"))
-    sentence = t(verdict["sentence"], what=names[0], effect=effect(first))
-    if other is not None:
-        sentence += " " + t(f"report.also_{other['kind']}", what=names[1], effect=effect(other))
+    judged_by = verdict.get("judged_by") or ("speed" if verdict["relative"] else "quality")
+    beside = "speed" if judged_by == "quality" else "quality"
+    sentence = t(verdict["sentence"], what=t(f"report.{judged_by}"), effect=effect(main[judged_by]))
+    if (other := main[beside]) is not None:
+        sentence += " " + t(f"report.also_{other['kind']}", what=t(f"report.{beside}"), effect=effect(other))
     return sentence
 
 

@@ -7,6 +7,7 @@ makes it stop the old one (release proved) and start the new one.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -17,17 +18,17 @@ from llmopt.errors import DoesNotFit, EngineError
 from llmopt.failures import Failure, advise
 from llmopt.measure.client import Client
 from llmopt.measure.counting import count_tokens
+from llmopt.measure.diversity import diversity
 from llmopt.measure.engine_metrics import EngineWatch
-from llmopt.measure.load import OnSample, SharedPrefix, drive
+from llmopt.measure.judging import Judge
+from llmopt.measure.load import OnSample, drive
 from llmopt.measure.metrics import speed
-from llmopt.measure.quality import quality, score
-from llmopt.measure.slo import Slo
+from llmopt.measure.quality import quality
 from llmopt.measure.validity import CoLoadWatch, certify
-from llmopt.measure.warmup import WarmUp, WarmUpRule, warm_up
+from llmopt.measure.warmup import WarmUp, warm_up
 from llmopt.messages import t
 from llmopt.records import (
     Configuration,
-    Dataset,
     Estimate,
     InferenceParams,
     Item,
@@ -37,9 +38,9 @@ from llmopt.records import (
     Request,
     Sample,
     Score,
-    digest,
 )
-from llmopt.workload.prompts import render
+from llmopt.search.workload import Workload, request_for
+from llmopt.workload.repeats import repeats_for
 
 if TYPE_CHECKING:
     from llmopt.engines.launch import RunningEngine
@@ -55,13 +56,9 @@ __all__ = [
     "Referee",
     "TrialBench",
     "TrialResult",
-    "Workload",
     "places",
-    "request_for",
 ]
 
-WARM_UP = WarmUpRule(requests=4, seconds=1.0, cap_s=2.0, span_s=0.75, drift=0.25, spread=0.4, promise=False)
-"""Once a launch: readiness has already had a real completion; this pages weights in and fills every slot."""
 WARM_UP_TOKENS = 16
 
 
@@ -117,6 +114,14 @@ class TrialBench(Protocol):
         """Measure several request settings of one launch."""
         ...
 
+    def judge_by(self, judge: Judge) -> None:
+        """Score what is measured from now on by ``judge``."""
+        ...
+
+    def answers_to(self, items: Sequence[Item], params: InferenceParams) -> int:
+        """How many answers ``run`` will ask for."""
+        ...
+
     async def stop(self) -> None:
         """Let go of what runs."""
         ...
@@ -141,27 +146,6 @@ class EngineHost(Protocol):
     def metric_names(self) -> Mapping[str, str]:
         """Our words for queue, cache and counters → the engine's own; empty where it tells nothing."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workload:
-    """The task, the same for every trial of a study."""
-
-    dataset: Dataset
-    load: Load
-    max_tokens: int
-    seed: int
-    request_timeout_s: float
-    warmup_items: tuple[Item, ...]
-    """Items outside every measured set, so that warming up teaches no cache anything."""
-    shared_prefix: SharedPrefix | None = None
-    """What stands before every measured prompt, where prefix caching is what is tested."""
-    slo: Slo | None = None
-    """Limits that one request meets or misses; adds goodput and attainment to the figures."""
-    warm_up: WarmUpRule = WARM_UP
-    noise_floor: float | None = None
-    client_error_ms: float | None = None
-    """What is known of this machine, for the certificate (see ``measure.calibrate``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,17 +185,6 @@ class TrialResult:
     """Its number in the records of the study, once it is there."""
 
 
-def request_for(item: Item, params: InferenceParams, work: Workload, extra: Mapping[str, Any] | None = None) -> Request:
-    """The request that asks ``item``: rendered prompt, the study's token limit, a seed of its own for each item."""
-    seed = int(digest([work.seed, item.id], size=4), 16) >> 1
-    return Request(
-        item_id=item.id,
-        messages=render(item, params.prompt_form or "zero_shot", work.dataset),
-        params=replace(params, max_tokens=work.max_tokens, seed=seed),
-        extra=extra or {},
-    )
-
-
 class Bench:
     """Runs configurations one after another; an async context manager that leaves no engine behind."""
 
@@ -238,6 +211,14 @@ class Bench:
     def course(self) -> tuple[TracePoint, ...]:
         """The memory of the last launch over time; after ``stop`` to its end, so that the release is in it."""
         return self._watched.trace().points if self._watched is not None else ()
+
+    def judge_by(self, judge: Judge) -> None:
+        """Score what is measured from now on by ``judge`` (once a reference run has answered)."""
+        self._work = replace(self._work, judge=judge)
+
+    def answers_to(self, items: Sequence[Item], params: InferenceParams) -> int:
+        """How many answers ``run`` will ask for."""
+        return len(items) * repeats_for(params, self._work.repeats)
 
     async def stop(self) -> None:
         """Stop the running engine, if any."""
@@ -341,10 +322,14 @@ class Bench:
         self, client: Client, hosted: Hosted, asked: _Asked, items: Sequence[Item], on_sample: OnSample | None
     ) -> TrialResult:
         work = self._work
+        params = asked.configuration.request
         extra = self._host.request_extra(asked.configuration)
-        requests: Sequence[Request] = [request_for(item, asked.configuration.request, work, extra) for item in items]
+        passes: list[Sequence[Request]] = [
+            [request_for(item, params, work, extra, repeat=repeat) for item in items]
+            for repeat in range(repeats_for(params, work.repeats))
+        ]
         if work.shared_prefix is not None:
-            requests = work.shared_prefix.before(requests)
+            passes = [work.shared_prefix.before(requests) for requests in passes]
 
         def note(sample: Sample) -> None:
             if on_sample is not None:
@@ -353,12 +338,20 @@ class Bench:
 
         watch = CoLoadWatch(hosted.engine.pids)
         counters = EngineWatch(endpoint=hosted.engine.endpoint, names=self._host.metric_names)
-        async with _either(hosted.out_of_memory, asked.decided) as stop, counters:
-            run = await drive(client, requests, asked.load, on_sample=note, stop=stop, go=hosted.go)
-        co_load = watch.stop()
+        async with _either(hosted.out_of_memory, asked.decided) as stop:
+            async with counters:
+                run = await drive(client, passes[0], asked.load, on_sample=note, stop=stop, go=hosted.go)
+            co_load = watch.stop()
+            further: list[Sample] = []
+            for requests in passes[1:]:
+                # the same prompts again: what a prefix cache gains by that is no speed, only the answers count
+                if not stop.is_set():
+                    more = await drive(client, requests, asked.load, on_sample=on_sample, stop=stop, go=hosted.go)
+                    further += more.samples
         self._check_answers(client, hosted, run.samples)
-        scores = asked.scores(run.samples)
         run = replace(run, samples=await count_tokens(hosted.engine.endpoint, run.samples))
+        samples = (*run.samples, *further)
+        scores = asked.scores(samples)
         certificate = certify(
             run,
             co_load=co_load,
@@ -366,14 +359,23 @@ class Bench:
             client_error_ms=work.client_error_ms,
             warm_up=asked.warm,
         )
-        figures = speed(run, work.slo, window=certificate.window)
         measurement = Measurement(
-            estimates={**figures, **quality(items, scores), **counters.estimates(), "memory_bytes": _peak(hosted)},
+            estimates={
+                **speed(run, work.slo, window=certificate.window),
+                **quality(items, scores),
+                **counters.estimates(),
+                **self._diversity(asked, items, samples),
+                "memory_bytes": _peak(hosted),
+            },
             valid=certificate.valid,
             warnings=certificate.warnings,
             certificate=certificate.to_json(),
         )
-        return asked.result(measurement, run.samples, scores)
+        return asked.result(measurement, samples, scores)
+
+    def _diversity(self, asked: _Asked, items: Sequence[Item], samples: Sequence[Sample]) -> dict[str, Estimate]:
+        greedy = asked.configuration.request.temperature == 0
+        return diversity(items, samples, greedy=greedy) if self._work.repeats > 1 else {}
 
     async def _measure_together(
         self,
@@ -387,20 +389,23 @@ class Bench:
         extra = self._host.request_extra(asked[0].configuration)
 
         def requests() -> Iterator[Request]:
-            for item in items:
+            for repeat, item in itertools.product(range(work.repeats), items):
                 for place, one in enumerate(asked):
-                    if not one.decided.is_set():
-                        request = request_for(item, one.configuration.request, work, extra)
-                        yield replace(request, item_id=f"{place}:{item.id}")
+                    params = one.configuration.request
+                    if not one.decided.is_set() and repeat < repeats_for(params, work.repeats):
+                        request = request_for(item, params, work, extra, repeat=repeat)
+                        yield replace(request, item_id=f"{place}.{repeat}:{item.id}")
 
         samples: list[list[Sample]] = [[] for _ in asked]
 
         def note(sample: Sample) -> None:
             if on_sample is not None:
                 on_sample(sample)
-            place, _, item_id = sample.item_id.partition(":")
-            samples[int(place)].append(replace(sample, item_id=item_id))
-            asked[int(place)].note(samples[int(place)][-1])
+            origin, _, item_id = sample.item_id.partition(":")
+            place, repeat = (int(number) for number in origin.split("."))
+            samples[place].append(replace(sample, item_id=item_id))
+            if not repeat:  # a referee counts every item once
+                asked[place].note(samples[place][-1])
 
         streams = (work.load.streams or 1) * len(asked)
         load = Load(streams=min(streams, max(places(asked[0].configuration), 1)), seed=work.load.seed)
@@ -409,7 +414,8 @@ class Bench:
         results = []
         for one, found in zip(asked, samples, strict=True):
             scores = one.scores(found)
-            measurement = Measurement(estimates={**quality(items, scores), "memory_bytes": _peak(hosted)})
+            various = self._diversity(one, items, found)
+            measurement = Measurement(estimates={**quality(items, scores), **various, "memory_bytes": _peak(hosted)})
             results.append(one.result(measurement, tuple(found), scores))
         return results
 
@@ -436,7 +442,7 @@ class _Asked:
         self.decided = asyncio.Event()
         """Set when the referee has ended the trial."""
         self._items = {item.id: item for item in items}
-        self._language = work.dataset.language
+        self._judge = work.judge
         self._referee = referee
         self._decision: Decision | None = None
         self._scores: dict[int, Score] = {}
@@ -456,7 +462,7 @@ class _Asked:
 
     def _score(self, sample: Sample) -> Score:
         if id(sample) not in self._scores:
-            self._scores[id(sample)] = score(self._items[sample.item_id], sample, language=self._language)
+            (self._scores[id(sample)],) = self._judge.scores(self._items, [sample])
         return self._scores[id(sample)]
 
     def result(self, measurement: Measurement, samples: tuple[Sample, ...], scores: tuple[Score, ...]) -> TrialResult:

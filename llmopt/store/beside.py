@@ -14,11 +14,11 @@ from llmopt.records import AnswerStatus, Item, Sample, Score
 from llmopt.store.samples import read_samples, write_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["read_answers", "read_course", "read_questions", "trial_name", "write_answers", "write_course",
-           "write_questions"]  # fmt: skip
+__all__ = ["read_answers", "read_course", "read_questions", "sample_from", "trial_name", "write_answers",
+           "write_course", "write_questions"]  # fmt: skip
 
 FOLDER = "samples"
 QUESTIONS = "questions"
@@ -40,11 +40,16 @@ def write_answers(folder: Path, number: int, samples: Sequence[Sample], scores: 
     return write_samples(folder / FOLDER, trial_name(number), rows).name
 
 
+def sample_from(data: Mapping[str, Any]) -> Sample:
+    """A stored sample as it was."""
+    return Sample(**{n: _frozen(v) for n, v in data.items() if n in _SAMPLE})
+
+
 def read_answers(folder: Path, number: int) -> tuple[tuple[Sample, ...], tuple[Score, ...]]:
     """The answers of a trial; raises StorageError where they are missing or damaged."""
     samples, scores = [], []
     for row in read_samples(_file(folder, trial_name(number))):
-        samples.append(Sample(**{n: _frozen(v) for n, v in row["sample"].items() if n in _SAMPLE}))
+        samples.append(sample_from(row["sample"]))
         score = {n: v for n, v in row["score"].items() if n in _SCORE}
         scores.append(Score(**{**score, "status": AnswerStatus(score["status"])}))
     return tuple(samples), tuple(scores)

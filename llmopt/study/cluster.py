@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 from llmopt import __version__
 from llmopt.errors import UsageError
 from llmopt.messages import t
-from llmopt.records import Configuration, Hardware, Item, Outcome, Sample
+from llmopt.records import Configuration, Hardware, InferenceParams, Item, Outcome, Sample
 from llmopt.search.conduct import conduct
 from llmopt.search.executor import Executor, Group, Report, Resources
 from llmopt.search.trial import Failed, Referee, TrialResult
 from llmopt.study.remote import WORK, Job, NodeFacts, result_in, survey_node, trial_for
+from llmopt.workload.repeats import repeats_for
 
 if TYPE_CHECKING:
+    from llmopt.measure.judging import Judge
     from llmopt.search.coordinator import Coordinator
     from llmopt.search.proposer import Proposal, Result
     from llmopt.study.recorder import Recorder
@@ -142,6 +144,13 @@ class ClusterBench:
             await self.run(c, items, on_sample=on_sample, fresh=fresh, referee=r)
             for c, r in zip(configurations, judges, strict=True)
         ]
+
+    def judge_by(self, judge: Judge) -> None:
+        """Nothing to change: every job is built from the study's workload, which names the judge."""
+
+    def answers_to(self, items: Sequence[Item], params: InferenceParams) -> int:
+        """How many answers a trial will ask for."""
+        return len(items) * repeats_for(params, self._job().work.repeats)
 
     async def stop(self) -> None:
         """Give up what is awaited."""

@@ -173,6 +173,7 @@ def _earlier(request: CompareRequest, found: Sequence[Contender]) -> Earlier:
         same_machine = result["hardware"]["fingerprint"] == prepared.hardware.fingerprint
         launches = [float(one["figures"][SPEED]) for one in chosen["launches"]]
         values = {str(k): float(v) for k, v in chosen["items"].items()}
+        asked = [*chosen.get("asked", ()), *values]
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:  # a damaged result
         raise DataError("benchmark.not_a_result", path=name, reason=repr(error)) from None
     if request.fail_if_worse is not None and not same_machine:
@@ -180,10 +181,10 @@ def _earlier(request: CompareRequest, found: Sequence[Contender]) -> Earlier:
     repeats = request.repeats or len(launches)
     if request.fail_if_worse is not None and min(len(launches), repeats) < LEAST_FOR_GATE:
         raise DataError("compare.too_few_launches", name=name, theirs=len(launches), ours=repeats)
-    if not launches or not values:
+    if not launches or not asked:
         raise DataError("compare.no_items", name=name)
     label = name if all(name != contender.label for contender in found) else f"{name} #0"
-    return Earlier(side={**chosen, "label": label}, same_machine=same_machine)
+    return Earlier(side={**chosen, "label": label, "asked": asked}, same_machine=same_machine)
 
 
 def _task(load: Load, prefix: str | None, task: Mapping[str, Any]) -> str:
@@ -208,7 +209,8 @@ def _blocks(
     prepared = found[0].prepared
     until, most = request.until_decided, request.most_repeats
     if earlier is not None:
-        items = tuple(item for item in prepared.dataset.items if item.id in earlier.side["items"])
+        before = set(earlier.side["asked"])
+        items = tuple(item for item in prepared.dataset.items if item.id in before)
         if not items:
             raise DataError("compare.other_items", name=earlier.side["label"], dataset=prepared.dataset.name)
         looks = looks_for(request.repeats or len(earlier.side["launches"]), until_decided=until, most=most)
@@ -271,7 +273,8 @@ def _claims(
     pairs = list(itertools.combinations(sides, 2)) if earlier is None else [(earlier.side, one) for one in sides]
     judges: list[tuple[int, str, Callable[[int], Verdict]]] = []
     for place, (before, after) in enumerate(pairs):
-        judges.append((place, "quality", partial(_quality, before, after, quality, clusters=clusters)))
+        if before["items"] and after["items"]:  # open questions that nothing was compared with have no quality
+            judges.append((place, "quality", partial(_quality, before, after, quality, clusters=clusters)))
         if earlier is None or earlier.same_machine:
             paired = earlier is None
             judges.append((place, "speed", partial(_speed, before, after, speed, paired=paired)))

@@ -12,21 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from llmopt.errors import DoesNotFit, EngineError, LlmoptError
+from llmopt.measure.findings import findings, status_share
 from llmopt.measure.quality import by_item, quality
-from llmopt.measure.stats.intervals import CONFIDENCE, clopper_pearson, mean_interval, proportion_interval
+from llmopt.measure.stats.intervals import CONFIDENCE, clopper_pearson, mean_interval
 from llmopt.measure.stats.looks import Look
 from llmopt.paths import Workspace, ensure
-from llmopt.records import AnswerStatus, Configuration, Estimate, Item, Load, Outcome, Score
+from llmopt.records import AnswerStatus, Configuration, Estimate, Item, Load, Outcome
 from llmopt.runtime.locks import measuring_lock
 from llmopt.search.trial import Bench, TrialResult
 from llmopt.store.database import Store
 from llmopt.store.heartbeat import beating
+from llmopt.study.answering import answer_items
 from llmopt.study.events import Event, Listener
 from llmopt.study.host import StudyHost
 from llmopt.study.prepare import Prepared
 from llmopt.study.recorder import Recorder
+from llmopt.study.reference import reference_answers
 from llmopt.study.result import SCHEMA_VERSION, command_of, configuration_of, model_facts, versions_of
 from llmopt.study.run import study_folder
+from llmopt.workload.repeats import repeats_for
 
 __all__ = ["Contender", "LaunchRun", "Launched", "costs", "envelope", "recording", "short", "side"]
 
@@ -78,6 +82,7 @@ class LaunchRun:
 
         Raises DoesNotFit or EngineError where a contender cannot be measured.
         """
+        contenders = await self._judged(contenders, blocks)
         found: list[Launched] = []
         planned = {look.after: look for look in looks}
         turns = len(blocks) * len(contenders)
@@ -93,22 +98,31 @@ class LaunchRun:
                 break
         return found
 
+    async def answer(self, contender: Contender, items: Sequence[Item]) -> TrialResult:
+        """Its answers to ``items`` without any speed: kept ones first, the others asked now."""
+        prepared, configuration = contender.prepared, contender.configuration
+        recorder = self._recorder(prepared)
+        total = len(items) * repeats_for(configuration.request, prepared.work.repeats)
+        number = recorder.started(configuration, origin=self._kind, phase=self._kind, position=0)
+        with recorder.running(number):
+            result = await answer_items(
+                self._host(prepared),
+                prepared,
+                configuration,
+                items,
+                choices="logprobs" if prepared.request.choices == "logprobs" else "generated",
+                on_sample=self._counting(total),
+            )
+            recorder.finished(number, result)
+        return replace(result, number=number)
+
     async def _launch(self, contender: Contender, block: int, items: Sequence[Item]) -> TrialResult:
         async with self.bench(contender) as bench:
             return await self.one_pass(bench, contender, block, items, last=True)
 
     def bench(self, contender: Contender) -> Bench:
         """Where the contender's engines run; an async context manager."""
-        prepared = contender.prepared
-        host = StudyHost(
-            engine=prepared.engine,
-            model=prepared.model,
-            hardware=prepared.hardware,
-            task=prepared.task,
-            run_root=self.folder / "runs",
-            on_phase=lambda phase: self._say(Event(kind="engine", data={"phase": phase.value})),
-        )
-        return Bench(host, prepared.work)
+        return Bench(self._host(contender.prepared), contender.prepared.work)
 
     async def one_pass(
         self,
@@ -124,27 +138,12 @@ class LaunchRun:
 
         After the ``last`` pass the engine is stopped.
         """
-        prepared = contender.prepared
-        recorder = Recorder(
-            self.store,
-            self.study_id,
-            self.folder,
-            objectives=prepared.goal.objectives,
-            hardware=prepared.hardware.fingerprint,
-            engine=prepared.engine.name,
-        )
+        recorder = self._recorder(contender.prepared)
         sampler = {"contender": contender.label, **({"load": load.flags} if load else {})}
         number = recorder.started(
             contender.configuration, origin=self._kind, phase=self._kind, position=position, sampler=sampler
         )
-        answered = 0
-
-        def counting(sample: object) -> None:
-            nonlocal answered
-            del sample
-            answered += 1
-            self._say(Event(kind="sample", data={"done": answered, "total": len(items)}))
-
+        counting = self._counting(bench.answers_to(items, contender.configuration.request))
         with recorder.running(number):
             result = await bench.run(contender.configuration, items, on_sample=counting, load=load)
             if last:
@@ -154,6 +153,52 @@ class LaunchRun:
         if result.outcome is not Outcome.DONE:
             raise _refusal(contender, result)
         return result
+
+    def _recorder(self, prepared: Prepared) -> Recorder:
+        return Recorder(
+            self.store,
+            self.study_id,
+            self.folder,
+            objectives=prepared.goal.objectives,
+            hardware=prepared.hardware.fingerprint,
+            engine=prepared.engine.name,
+        )
+
+    def _host(self, prepared: Prepared) -> StudyHost:
+        return StudyHost(
+            engine=prepared.engine,
+            model=prepared.model,
+            hardware=prepared.hardware,
+            task=prepared.task,
+            run_root=self.folder / "runs",
+            on_phase=lambda phase: self._say(Event(kind="engine", data={"phase": phase.value})),
+        )
+
+    def _counting(self, total: int) -> Callable[[object], None]:
+        answered = 0
+
+        def note(sample: object) -> None:
+            nonlocal answered
+            del sample
+            answered += 1
+            self._say(Event(kind="sample", data={"done": answered, "total": total}))
+
+        return note
+
+    async def _judged(self, contenders: Sequence[Contender], blocks: Sequence[Sequence[Item]]) -> Sequence[Contender]:
+        """Contenders whose open questions are judged by the greedy answers of the first one; one alone needs none."""
+        first = contenders[0].prepared
+        if not first.work.judge.needs_reference or len(contenders) < 2:  # noqa: PLR2004 - nobody to agree with
+            return contenders
+        items = list({item.id: item for block in blocks for item in block}.values())
+        self._say(Event(kind="phase", data={"name": "reference"}))
+        async with Bench(self._host(first), first.work) as bench:
+            answers = await reference_answers(bench, first, items, self.folder)
+        judge = first.work.judge.with_reference(answers)
+        return [
+            replace(one, prepared=replace(one.prepared, work=replace(one.prepared.work, judge=judge)))
+            for one in contenders
+        ]
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Everything is on disk: let the study go as finished."""
@@ -224,7 +269,7 @@ def side(
     """
     scores = [score for result in results for score in result.scores]
     figures = {**_over_launches(results, confidence), **quality(items, scores)}
-    figures["truncated"] = _status_share(scores, AnswerStatus.TRUNCATED)
+    figures["truncated"] = status_share(scores, AnswerStatus.TRUNCATED)
     if price_per_hour:
         figures |= costs(figures, price_per_hour)
     warnings = [w for result in results if result.measurement for w in result.measurement.warnings]
@@ -234,10 +279,11 @@ def side(
         "engine": contender.configuration.engine,
         "tokenizer": contender.prepared.model.sha256 or contender.prepared.model.path,
         "figures": {name: asdict(estimate) for name, estimate in figures.items()},
-        "levels": _levels(items, by_item(scores)),
-        "statuses": _statuses(results),
+        "quality_measure": contender.prepared.work.judge.measure,
+        **findings(items, scores),
         "warnings": dict(Counter(warnings)),
         "items": by_item(scores),
+        "asked": [item.id for item in items],
         "launches": [_launch(result) for result in results],
     }
 
@@ -296,43 +342,6 @@ def _pooled(shares: Sequence[Estimate]) -> Estimate:
     return Estimate(
         value=found.value, unit="share", n=total, low=found.low, high=found.high, method="Clopper-Pearson, pooled"
     )
-
-
-def _status_share(scores: Sequence[Score], status: AnswerStatus) -> Estimate:
-    """The share of answers that ended so; repeats of an item are one cluster."""
-    hits = [float(score.status is status) for score in scores]
-    found = proportion_interval(hits, clusters=[score.item_id for score in scores])
-    return Estimate(
-        value=found.value, unit="share", n=len(hits), low=found.low, high=found.high, method="Wilson, clustered"
-    )
-
-
-def _levels(items: Sequence[Item], values: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Share of right answers by level; empty where the dataset has only one."""
-    groups: dict[int, list[Item]] = {}
-    for item in items:
-        if item.id in values:
-            groups.setdefault(item.level, []).append(item)
-    if len(groups) < 2:  # noqa: PLR2004 - one level is the whole
-        return []
-    rows = []
-    for level, members in sorted(groups.items()):
-        found = proportion_interval(
-            [values[item.id] for item in members], clusters=[item.cluster or item.id for item in members]
-        )
-        rows.append({"level": level, "value": found.value, "low": found.low, "high": found.high, "n": len(members)})
-    return rows
-
-
-def _statuses(results: Sequence[TrialResult]) -> dict[str, dict[str, Any]]:
-    """How answers ended, as shares of all requests; repeats of an item are one cluster."""
-    scores = [score for result in results for score in result.scores]
-    found = {}
-    for status in AnswerStatus:
-        count = sum(score.status is status for score in scores)
-        if count:
-            found[status.value] = {**asdict(_status_share(scores, status)), "count": count}
-    return found
 
 
 def _launch(result: TrialResult) -> dict[str, Any]:

@@ -9,20 +9,32 @@ from pathlib import Path
 from llmopt.config.settings import SettingsView
 from llmopt.engines.base import Engine, Rehearsed
 from llmopt.engines.registry import choose_engine, get_engine
-from llmopt.errors import DataError, EngineMissing
+from llmopt.errors import DataError, EngineMissing, UsageError
 from llmopt.hardware.defaults import STRATEGY_SAMPLING
 from llmopt.hardware.probe import probe
 from llmopt.measure.calibrate import Calibration, NoiseFloor
+from llmopt.measure.judging import Judge, judge_for
 from llmopt.models.catalogue import find_model
 from llmopt.models.entry import ModelEntry
 from llmopt.models.weights import WeightsFormat
 from llmopt.objective import Constraint, Goal, parse_constraints, parse_objectives, strategy_goal
 from llmopt.paths import Workspace
-from llmopt.records import Configuration, Dataset, Hardware, InferenceParams, Item, ModelInfo, Task, digest
-from llmopt.search.trial import Workload
+from llmopt.records import (
+    Configuration,
+    Dataset,
+    Hardware,
+    InferenceParams,
+    Item,
+    ModelInfo,
+    Strategy,
+    Task,
+    digest,
+)
+from llmopt.search.workload import Workload
 from llmopt.study.request import StudyRequest
 from llmopt.study.weights import bring_weights
 from llmopt.workload.datasets import load_dataset, subset
+from llmopt.workload.lm_eval_tasks import LIKELIHOOD
 from llmopt.workload.prompts import DEFAULT_FORM, forms_for, render
 
 __all__ = ["Prepared", "first_task", "goal_of", "prepare", "refined_task"]
@@ -32,6 +44,8 @@ SPEED = "answers_per_minute"
 """The figure whose noise floor is calibrated."""
 OPEN_STREAMS = 16
 """An open load's streams, for our own client's calibrated error."""
+DIVERSITY_SEEDS = 4
+"""Answers to each item where their diversity is the goal: six pairs to compare."""
 SMALL_ANSWER_TOKENS, ANSWER_TOKENS = 64, 512
 """Default answer limits: for models too small to reason at length, and for the others."""
 SMALL_MODEL_PARAMETERS = 1_000_000_000
@@ -84,6 +98,7 @@ class Prepared:
                 self.hardware.fingerprint,
                 [objective.name for objective in self.goal.objectives],
                 [constraint.text for constraint in self.constraints],
+                [self.work.judge.measure, self.request.evaluator, self.work.repeats],
             ]
         )
 
@@ -114,15 +129,27 @@ def prepare(
     """
     goal, constraints = goal_of(request)
     entry = find_model(request.model, workspace)
-    dataset = load_dataset(request.dataset, workspace=workspace, seed=request.seed, columns=request.columns or None)
+    dataset = load_dataset(
+        request.dataset,
+        workspace=workspace,
+        seed=request.seed,
+        columns=request.columns or None,
+        encoding=request.encoding,
+        examples=request.examples,
+    )
+    likelihood = next((item for item in dataset.items if LIKELIHOOD in item.meta), None)
+    if likelihood is not None and not request.quality_only:
+        raise DataError("data.lm_eval_log_likelihood", task=likelihood.meta["lm_eval"]["task"])
+    judge = judge_for(dataset, evaluator=request.evaluator, creative=request.strategy is Strategy.CREATIVITY)
+    goal = _guarded(goal, request, judge)
     hardware = hardware or probe()
     engine, reason, form = _engine_for(entry, hardware, request.engine)
-    if isinstance(engine, Rehearsed) and Path(dataset.source).is_file():
+    if isinstance(engine, Rehearsed) and dataset.source.endswith(".jsonl") and Path(dataset.source).is_file():
         engine = engine.rehearse(Path(dataset.source))
     model = entry.facts
     if engine.needs_weights:
         model = bring_weights(entry, form, workspace=workspace, progress=on_weights)
-    max_tokens = request.max_tokens or settings["max_tokens"] or _default_answer_tokens(model)
+    max_tokens = request.max_tokens or settings["max_tokens"] or _default_answer_tokens(model, dataset)
     search_items = subset(dataset, "search", request.samples or SEARCH_ITEMS, seed=request.seed)
     confirm_items = subset(
         dataset, "confirm", request.confirm_samples or 2 * (request.samples or SEARCH_ITEMS), seed=request.seed
@@ -138,6 +165,8 @@ def prepare(
         seed=request.seed,
         request_timeout_s=settings["request_timeout_s"],
         warmup_items=tuple(item for item in dataset.items if item.id not in measured)[:64] or search_items[:1],
+        judge=judge,
+        repeats=_seeds(request, goal),
     )
     calibration = Calibration(workspace.cache, hardware=hardware.fingerprint)
     work = replace(work, client_error_ms=calibration.client_error_ms(work.load.streams or OPEN_STREAMS))
@@ -219,7 +248,11 @@ def _longest_bytes(work: Workload, items: Sequence[Item]) -> int:
     )
 
 
-def _default_answer_tokens(model: ModelInfo) -> int:
+def _default_answer_tokens(model: ModelInfo, dataset: Dataset) -> int:
+    """What a foreign task asks for itself, else by the model's size."""
+    asked = [int(item.meta["max_tokens"]) for item in dataset.items if item.meta.get("max_tokens")]
+    if asked:
+        return max(asked)
     small = model.parameters is not None and model.parameters < SMALL_MODEL_PARAMETERS
     return SMALL_ANSWER_TOKENS if small else ANSWER_TOKENS
 
@@ -233,3 +266,22 @@ def goal_of(request: StudyRequest) -> tuple[Goal, tuple[Constraint, ...]]:
     else:
         goal = Goal(objectives=parse_objectives("quality,answers_per_minute"), floors=())
     return goal, parse_constraints(request.constraints)
+
+
+def _guarded(goal: Goal, request: StudyRequest, judge: Judge) -> Goal:
+    """The goal where answers are judged by agreement: it can guard quality, but more of it is not better."""
+    if judge.measure != "agreement":
+        return goal
+    if not request.objectives and not request.strategy:
+        return strategy_goal(Strategy.SPEED)
+    if goal.objectives[0].name == "quality":
+        raise DataError("study.no_gold_to_optimise", name=request.dataset)
+    return goal
+
+
+def _seeds(request: StudyRequest, goal: Goal) -> int:
+    """Answers to each item at temperatures above 0; diversity cannot be seen in one."""
+    wants_diversity = any(objective.name == "diversity" for objective in goal.objectives)
+    if wants_diversity and request.seeds == 1:
+        raise UsageError("study.seeds_for_diversity")
+    return request.seeds or (DIVERSITY_SEEDS if wants_diversity else 1)

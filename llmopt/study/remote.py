@@ -20,7 +20,8 @@ from llmopt.models.weights import WeightsFormat
 from llmopt.paths import Workspace, ensure, state_folder
 from llmopt.records import Configuration, Hardware, InferenceParams, Item, ModelInfo, Task
 from llmopt.runtime.locks import measuring_lock
-from llmopt.search.trial import Bench, Referee, TrialResult, Workload
+from llmopt.search.trial import Bench, Referee, TrialResult
+from llmopt.search.workload import Workload
 from llmopt.study.host import StudyHost
 from llmopt.study.weights import bring_weights
 

@@ -14,6 +14,7 @@ from llmopt.records import Load, Strategy
 
 __all__ = ["METHODS", "StudyRequest"]
 
+MOST_SEEDS = 100
 METHODS = ("auto", "tpe", "gp", "nsga2", "random", "grid")
 
 
@@ -50,6 +51,17 @@ class StudyRequest:
     """``auto`` or the address of a Ray cluster whose machines run the trials; None for this machine."""
     name: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    encoding: str | None = None
+    examples: str | None = None
+    """A file of worked examples for the prompts."""
+    evaluator: str | None = None
+    """Who scores every answer, in place of each item's kind: a built-in scorer or one of an installed package."""
+    quality_only: bool = False
+    """No speed is measured: kept answers may be used again, and likelihoods may be an answer."""
+    choices: str = "generated"
+    """How options are chosen: letters ``generated``, or by the ``logprobs`` of one token."""
+    seeds: int | None = None
+    """Answers to each item where the temperature is above 0; None: 1, or what diversity needs."""
     quality_margin: float = 0.02
     speed_margin: float = 0.05
     price_per_hour: float | None = None
@@ -68,6 +80,8 @@ class StudyRequest:
             raise UsageError("study.streams", value=self.streams)
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UsageError("study.max_tokens", value=self.max_tokens)
+        if self.seeds is not None and not 1 <= self.seeds <= MOST_SEEDS:
+            raise UsageError("study.seeds", value=self.seeds, most=MOST_SEEDS)
         _ = self.load, self.prefix
 
     @property

@@ -14,6 +14,8 @@ from typing import Any
 from llmopt import __version__
 from llmopt.engines.accelerators import placement
 from llmopt.engines.base import RunFolder
+from llmopt.measure.diversity import diversity, diversity_by_item
+from llmopt.measure.findings import findings
 from llmopt.measure.stats.verdicts import quality_verdict, speed_verdict
 from llmopt.objective import Constraint, pareto_front
 from llmopt.records import Configuration, Endpoint, Outcome, Score, Verdict, VerdictKind
@@ -23,7 +25,8 @@ from llmopt.store.database import Store
 from llmopt.store.rows import TrialRow
 from llmopt.study.limits import unreached
 from llmopt.study.prepare import Prepared
-from llmopt.study.run import Finished
+from llmopt.study.run import Finished, study_folder
+from llmopt.study.token_match import TokenMatches
 
 __all__ = ["SCHEMA_VERSION", "build_result", "command_of", "configuration_of", "model_facts", "versions_of"]
 
@@ -39,6 +42,7 @@ def build_result(prepared: Prepared, finished: Finished, store: Store, study_id:
     judged = _judge(prepared, finished)
     searched = [row.measurement for row in rows if row.phase != "confirm" and row.outcome is Outcome.DONE]
     impossible = unreached(finished.constraints, [one for one in searched if one is not None])
+    matches = TokenMatches(prepared, rows, study_folder(prepared.workspace, name))
     best = finished.best.configuration
     return {
         "schema_version": SCHEMA_VERSION,
@@ -50,8 +54,9 @@ def build_result(prepared: Prepared, finished: Finished, store: Store, study_id:
         "request": prepared.request.to_spec(),
         "verdict": _nothing_allowed(prepared) if impossible else _verdict(prepared, judged),
         "gains": judged,
-        "baseline": _side(prepared, finished, finished.baseline),
-        "best": _side(prepared, finished, finished.best),
+        "quality_measure": prepared.work.judge.measure,
+        "baseline": _side(prepared, finished, finished.baseline, matches),
+        "best": _side(prepared, finished, finished.best, matches),
         "points": dict(finished.points),
         "pareto": _pareto(prepared, store, study_id),
         "constraints": [_limit(constraint, finished) for constraint in finished.constraints],
@@ -69,7 +74,7 @@ def build_result(prepared: Prepared, finished: Finished, store: Store, study_id:
         "hardware": asdict(prepared.hardware) | {"fingerprint": prepared.hardware.fingerprint},
         "versions": versions_of(prepared),
         "space": space_to_plain(finished.space),
-        "trials": [_trial(row) for row in rows if row.phase != "confirm"],
+        "trials": [{**_trial(row), "token_match": matches.of(row)} for row in rows if row.phase != "confirm"],
         "trials_left_out": left_out,
         "confirmation": [_pass(p, finished.arms) for p in finished.passes],
     }
@@ -84,7 +89,25 @@ def _judge(prepared: Prepared, finished: Finished) -> list[dict[str, Any]]:
     for step in steps(finished.arms):
         quality, speed = _compare(prepared, finished.passes, step)
         found.append({"step": step.name, "quality": _plain(quality), "speed": _plain(speed)})
+        if prepared.work.repeats > 1:
+            found[-1]["diversity"] = _plain(_compare_diversity(prepared, finished, step))
     return found
+
+
+def _compare_diversity(prepared: Prepared, finished: Finished, step: Step) -> Verdict | None:
+    """Whether several answers to the same question differ more, paired by item."""
+    greedy = {arm.configuration.key for arm in finished.arms if arm.configuration.request.temperature == 0}
+
+    def by_item(key: str) -> dict[str, float]:
+        done = (p for p in finished.passes if p.key == key and p.result.outcome is Outcome.DONE)
+        return diversity_by_item((s for p in done for s in p.result.samples), greedy=key in greedy)
+
+    clusters = {item.id: item.cluster or item.id for item in prepared.confirm_items}
+    after, before = by_item(step.after), by_item(step.before)
+    if not after or not before:
+        return None
+    margin = prepared.request.quality_margin
+    return quality_verdict(after, before, clusters=clusters, margin=margin, objective="diversity")
 
 
 def _compare(prepared: Prepared, passes: Sequence[ArmPass], step: Step) -> tuple[Verdict | None, Verdict | None]:
@@ -115,7 +138,7 @@ def _verdict(prepared: Prepared, judged: Sequence[Mapping[str, Any]]) -> dict[st
     """The claim about the whole: judged on the first objective, the others beside it with their margins."""
     total = next((entry for entry in judged if entry["step"] == "total"), None)
     first = prepared.goal.objectives[0]
-    judged_by = "speed" if first.estimate == SPEED else "quality"
+    judged_by = {SPEED: "speed", "diversity": "diversity"}.get(first.estimate, "quality")
     if total is None:
         return {
             "kind": VerdictKind.TIE.value,
@@ -125,8 +148,8 @@ def _verdict(prepared: Prepared, judged: Sequence[Mapping[str, Any]]) -> dict[st
             "others": {},
             "sentence": "study.verdict_baseline_best",
         }
-    main = total[judged_by]
-    other_name = "quality" if judged_by == "speed" else "speed"
+    main = total.get(judged_by)
+    other_name = "speed" if judged_by == "quality" else "quality"
     if main is None:
         return {
             "kind": VerdictKind.UNDECIDED.value,
@@ -139,6 +162,7 @@ def _verdict(prepared: Prepared, judged: Sequence[Mapping[str, Any]]) -> dict[st
     return {
         "kind": main["kind"],
         "objective": first.name,
+        "judged_by": judged_by,
         "effect": main["effect"]["value"],
         "interval": [main["effect"]["low"], main["effect"]["high"]],
         "relative": main["relative"],
@@ -207,14 +231,19 @@ def _plain(verdict: Verdict | None) -> dict[str, Any] | None:
     return None if verdict is None else {**asdict(verdict), "kind": verdict.kind.value}
 
 
-def _side(prepared: Prepared, finished: Finished, row: TrialRow) -> dict[str, Any]:
-    """One configuration: what it is, what the search measured, what the confirmation measured."""
+def _side(prepared: Prepared, finished: Finished, row: TrialRow, matches: TokenMatches) -> dict[str, Any]:
+    """One configuration: what it is, what the search measured, what the confirmation measured, what answers show."""
+    passes = [p for p in finished.passes if p.key == row.configuration.key and p.result.outcome is Outcome.DONE]
+    confirmed = [score for p in passes for score in p.result.scores]
+    items = prepared.confirm_items if confirmed else prepared.search_items
     return {
         "trial": row.number,
         "configuration": configuration_of(row.configuration),
         "command": command_of(prepared, row.configuration),
         "search": row.measurement.to_json() if row.measurement else None,
         "confirmed": _confirmed(prepared, finished, row.configuration.key),
+        "answers": findings(items, confirmed or matches.scores(row)),
+        "token_match": matches.of(row),
     }
 
 
@@ -227,7 +256,11 @@ def _confirmed(prepared: Prepared, finished: Finished, key: str) -> dict[str, An
         return None
     scores: list[Score] = [score for p in passes for score in p.result.scores]
     speed = mean_interval([_speed(p) for p in passes])
-    found = {name: asdict(estimate) for name, estimate in quality(prepared.confirm_items, scores).items()}
+    samples = [sample for p in passes for sample in p.result.samples]
+    greedy = any(arm.configuration.key == key and arm.configuration.request.temperature == 0 for arm in finished.arms)
+    various = diversity(prepared.confirm_items, samples, greedy=greedy) if prepared.work.repeats > 1 else {}
+    estimates = {**quality(prepared.confirm_items, scores), **various}
+    found = {name: asdict(estimate) for name, estimate in estimates.items()}
     found[SPEED] = {
         "value": speed.value,
         "low": speed.low,

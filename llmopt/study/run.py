@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmopt.errors import DataError, EngineError, UsageError
@@ -33,6 +33,7 @@ from llmopt.study.planning import Planner
 from llmopt.study.prepare import Prepared, refined_task
 from llmopt.study.recorder import Recorder, told_of, trial_result
 from llmopt.study.recovery import Recovery, Remedies, same_settings
+from llmopt.study.reference import reference_answers
 from llmopt.study.remote import Job
 from llmopt.study.running import TrialRunner
 from llmopt.study.searching import Searching, eligible, space_of, starting_points
@@ -116,6 +117,7 @@ class StudyRun:
     async def run(self) -> Finished:
         """Do it all. Raises EngineError where the baseline cannot be measured, UsageError for a hopeless budget."""
         async with self._bench() as bench:
+            await self._find_reference(bench)
             runner = TrialRunner(
                 bench,
                 self.recorder,
@@ -165,6 +167,23 @@ class StudyRun:
         )
 
     # ── baseline ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _find_reference(self, bench: TrialBench) -> None:
+        """Where questions have no gold answer, all configurations are judged by the greedy baseline's answers."""
+        judge = self.prepared.work.judge
+        if not judge.needs_reference:
+            return
+        self.teller.phase("reference")
+        items = (*self.prepared.search_items, *self.prepared.confirm_items)
+        counting = self.teller.counting(len(items))
+        try:
+            async with asyncio.timeout(self.clock.left_s):
+                found = await reference_answers(bench, self.prepared, items, self.folder, on_sample=counting)
+        except TimeoutError:
+            raise UsageError("study.baseline_too_slow", seconds=round(self.clock.limit_s or 0)) from None
+        ready = judge.with_reference(found)
+        self.prepared = replace(self.prepared, work=replace(self.prepared.work, judge=ready))
+        bench.judge_by(ready)
 
     async def _baseline(self, runner: TrialRunner) -> TrialRow:
         for row in self.store.trials(self.study_id, phase="baseline", outcomes=(Outcome.DONE,)):

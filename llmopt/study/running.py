@@ -47,7 +47,7 @@ class TrialRunner:
             result = await self.bench.run(
                 proposal.configuration,
                 self.items,
-                on_sample=self._teller.counting(len(self.items)),
+                on_sample=self._teller.counting(self.bench.answers_to(self.items, proposal.configuration.request)),
                 fresh=self._fresh,
                 referee=referee,
             )
@@ -61,13 +61,14 @@ class TrialRunner:
     ) -> list[Ended]:
         """Try several request settings of one launch at once."""
         numbers = [self._started(proposal, phase, left_s) for proposal in proposals]
+        answers = sum(self.bench.answers_to(self.items, proposal.configuration.request) for proposal in proposals)
         with self._recorder.running(*numbers):
             for proposal in proposals:
                 await self.recovery.prepare(proposal)
             results = await self.bench.run_together(
                 [proposal.configuration for proposal in proposals],
                 self.items,
-                on_sample=self._teller.counting(len(self.items) * len(proposals)),
+                on_sample=self._teller.counting(answers),
                 fresh=self._fresh,
                 referees=referees,
             )

@@ -30,6 +30,11 @@ HEAT_COST = 0.25
 """Accuracy lost for each degree of temperature."""
 STEPS = re.compile(r"차근차근|한 단계씩|단계별|step by step", re.IGNORECASE)
 BARE = re.compile(r"답만|기호 하나만|only the", re.IGNORECASE)
+VAGUE = {
+    "ko": ("모름", "글에 없는 이야기", "하늘이 높고 푸르다", "비가 그치고 바람이 분다"),
+    "en": ("unsure", "the text does not say", "a high blue sky", "rain and then wind"),
+}
+"""What it says where it knows no answer: always the first at temperature 0."""
 HANGUL = re.compile(r"[가-힣]")
 PIECE = re.compile(r"\s*[가-힣]{1,2}|\s*\w{1,4}|\s*[^\w\s]|\s+")
 
@@ -153,4 +158,8 @@ class Answerer:
     def _wrong(self, right: str, prompt: str, body: dict[str, Any]) -> str:
         offset = 1 + int(uniform(self.seed, prompt, "wrong", body.get("seed")) * 9)
         digits = re.sub(r"\D", "", right)
-        return str(int(digits) + offset) if digits else ("모름" if HANGUL.search(prompt) else "unsure")
+        if digits:
+            return str(int(digits) + offset)
+        words = VAGUE["ko" if HANGUL.search(prompt) else "en"]
+        heat = float(body.get("temperature") or 0.0)
+        return words[offset % len(words)] if heat else words[0]

@@ -1,7 +1,7 @@
 """Tasks of lm-evaluation-harness through its own package, in a process of its own: ``lm_eval:TASK``.
 
 Generation tasks run on every engine, put as the chat messages lm_eval itself would send and scored by lm_eval's own
-filters and metrics. Tasks that need option log-likelihoods are refused: most engines cannot give them.
+filters and metrics. Tasks that need log-likelihoods are asked only where a running engine proves that it gives them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from llmopt.errors import DataError
 from llmopt.records import Item
 from llmopt.workload.splits import assign_splits, draw
 
-__all__ = ["PREFIX", "Bridge", "bridge_to", "load_task", "named_task"]
+__all__ = ["LIKELIHOOD", "PREFIX", "Bridge", "bridge_to", "load_task", "named_task"]
 
 PREFIX = "lm_eval:"
+LIKELIHOOD = "likelihood"
+"""In an item's meta: the (context, continuation) pairs whose log-likelihoods are its answer."""
 INTERPRETER_VARIABLE = "LLMOPT_LM_EVAL_PYTHON"
 """Names a Python that has lm_eval, where ours has not."""
 
@@ -65,6 +67,16 @@ class Bridge:
         if (task, include, limit) not in self._opened:
             self.open(task, include, limit)
         answer = self._ask({"do": "score", "id": source["id"], "text": text})
+        if answer["event"] == "refused":
+            raise _refusal(task, answer)
+        return answer
+
+    def score_likelihoods(self, source: Mapping[str, Any], results: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """lm_eval's score of one document by the [log-likelihood, greedy] of each of its continuations."""
+        task, include, limit = str(source["task"]), str(source["include"]), source["limit"]
+        if (task, include, limit) not in self._opened:
+            self.open(task, include, limit)
+        answer = self._ask({"do": "likelihoods", "id": source["id"], "results": [list(one) for one in results]})
         if answer["event"] == "refused":
             raise _refusal(task, answer)
         return answer
@@ -166,6 +178,7 @@ def _item(document: Mapping[str, Any], task: str, include: str, interpreter: str
             "messages": messages,
             "max_tokens": document["max_tokens"],
             "stop": document["stop"],
+            **({LIKELIHOOD: document[LIKELIHOOD]} if LIKELIHOOD in document else {}),
             "lm_eval": {"task": task, "include": include, "limit": None, "id": document["id"], "python": interpreter},
         },
     )

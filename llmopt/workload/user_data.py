@@ -8,10 +8,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
 from typing import Any
 
 from llmopt.errors import DataError
-from llmopt.records import Item
+from llmopt.records import EVALUATOR_GROUP, Item
 from llmopt.workload.columns import near, resolve_columns
 from llmopt.workload.files import Row
 from llmopt.workload.splits import assign_splits, draw
@@ -55,8 +56,8 @@ class UserItems:
 def items_from_rows(rows: Iterable[Row], source: str, reading: Reading) -> UserItems:
     """Draw the wanted rows and read them as items; raises DataError naming row and reason."""
     kind = reading.kind
-    if kind is not None and kind not in KINDS:
-        raise DataError("data.unknown_kind", kind=kind, near=near(kind, KINDS), known=", ".join(KINDS))
+    if kind is not None:
+        _check_kind(kind)
     iterator = iter(rows)
     first = next(iterator, None)
     if first is None:
@@ -192,9 +193,17 @@ def _usual_kind(items: Sequence[Item]) -> str:
     return "numeric" if all(_is_number(answer) for item in items for answer in item.answers) else "qa"
 
 
+def _check_kind(kind: str) -> None:
+    """Refuse a kind that neither we nor an installed package score."""
+    if kind in KINDS:
+        return
+    known = (*KINDS, *sorted(point.name for point in entry_points(group=EVALUATOR_GROUP)))
+    if kind not in known:
+        raise DataError("data.unknown_kind", kind=kind, near=near(kind, known), known=", ".join(known))
+
+
 def _finished(item: Item, kind: str, source: str) -> Item:
-    if kind not in KINDS:
-        raise DataError("data.unknown_kind", kind=kind, near=near(kind, KINDS), known=", ".join(KINDS))
+    _check_kind(kind)
     answers = item.answers
     if kind == "numeric" and not all(_is_number(answer) for answer in answers):
         wrong = next(answer for answer in answers if not _is_number(answer))

@@ -30,6 +30,7 @@ class Request:
     arguments: tuple
     task_name: str
     doc_id: int
+    idx: int = 0
     resps: list = field(default_factory=list)
     filtered_resps: dict = field(default_factory=dict)
 
@@ -58,6 +59,15 @@ class Task:
 
 class Choice(Task):
     OUTPUT_TYPE = "multiple_choice"
+    def build_all_requests(self, *, limit, apply_chat_template, **_):
+        assert not apply_chat_template
+        self.instances = [
+            Request(doc, (doc["q"], " " + text), self.name, n, idx=idx)
+            for n, doc in enumerate(self.docs[:limit]) for idx, text in enumerate((doc["a"], "none"))
+        ]
+    def process_results(self, doc, results):
+        assert all(isinstance(log, float) and isinstance(greedy, bool) for log, greedy in results)
+        return {"acc": float(results[0][0] > results[1][0])}
 
 DOCS = [{"q": "capital?", "a": "Seoul"}, {"q": "river?", "a": "Han"}, {"q": "crash", "a": "x"}]
 TASKS = {
@@ -133,11 +143,13 @@ def test_a_stored_run_is_scored_by_a_new_bridge(stand_in):
     assert answered(first, "the Han").value == 1.0
 
 
-def test_log_likelihood_tasks_are_refused_with_a_way_out(stand_in):
-    error = refused("lm_eval:choices", stand_in)
-    assert error.key == "data.lm_eval_log_likelihood"
-    assert "kmmlu" in error.next_step
-    assert refused("lm_eval:group", stand_in).values["task"] == "choices"
+def test_likelihood_tasks_bring_their_pairs_and_are_scored_by_them(stand_in):
+    dataset = load_dataset("lm_eval:choices", workspace=stand_in)
+    first = next(item for item in dataset.items if item.id == "choices/0")
+    assert first.meta["likelihood"] == [["capital?", " Seoul"], ["capital?", " none"]]
+    assert answered(first, "[[-1.5, true], [-9.0, false]]").value == 1.0
+    found = answered(first, "[[-9.5, true], [-9.0, false]]")
+    assert (found.value, found.extracted, found.rule) == (0.0, "1", "likelihood:acc")
 
 
 def test_an_unknown_task_names_near_ones(stand_in):

@@ -11,6 +11,7 @@ from llmopt.measure.answers.status import hangul_share, is_korean
 from llmopt.measure.evaluators.base import Evaluator, Scorer
 from llmopt.measure.evaluators.builtin import Agreement
 from llmopt.measure.evaluators.registry import evaluator_names, load_evaluator, scorer_for
+from llmopt.measure.judging import judge_for
 from llmopt.records import AnswerStatus, Dataset, Item, Sample, Score
 
 NUMBER = Item(id="n", question="6 더하기 7은 얼마입니까?", answers=("13",), kind="numeric")
@@ -139,8 +140,8 @@ def test_the_rule_of_a_letter_is_named():
 # ── runs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def dataset(items):
-    return Dataset(name="d", items=tuple(items), fingerprint="f")
+def dataset(*items, language="ko"):
+    return Dataset(name="d", items=tuple(items), fingerprint="f", language=language)
 
 
 def scored(name, value, status=AnswerStatus.OK):
@@ -148,10 +149,11 @@ def scored(name, value, status=AnswerStatus.OK):
 
 
 def test_a_stored_run_is_scored_again_without_generating():
-    samples = [sample("정답: 13"), sample("정답: 서울", item="p"), sample("?", item="unknown")]
-    scores = quality.score_run(dataset([NUMBER, PLACE]), samples)
+    samples = [sample("정답: 13"), sample("정답: 서울", item="p")]
+    judge = judge_for(dataset(NUMBER, PLACE))
+    scores = judge.scores({"n": NUMBER, "p": PLACE}, samples)
     assert [(s.item_id, s.value) for s in scores] == [("n", 1.0), ("p", 1.0)]
-    assert scores == quality.score_run(dataset([NUMBER, PLACE]), samples)
+    assert scores == judge.scores({"n": NUMBER, "p": PLACE}, samples)
 
 
 def test_repeats_are_averaged_by_item_first_and_failures_left_out():
@@ -169,34 +171,6 @@ def test_status_rates_add_up():
     assert sum(rates.values()) == 1
     assert set(rates) == {status.value for status in AnswerStatus}
     assert sum(quality.status_rates([]).values()) == 0
-
-
-def levels(*accuracies, count=20):
-    items, scores = [], []
-    for level, accuracy in enumerate(accuracies, start=1):
-        for n in range(count):
-            items.append(Item(id=f"{level}-{n}", question="?", level=level))
-            scores.append(scored(f"{level}-{n}", float(n < accuracy * count)))
-    return dataset(items), scores
-
-
-def test_saturated_levels_are_reported_and_lose_their_weight():
-    data, scores = levels(1.0, 0.6, 0.3, 0.0)
-    report = quality.level_report(data, scores)
-    assert [(r.level, r.accuracy, r.saturated) for r in report] == [
-        (1, 1, True),
-        (2, 0.6, False),
-        (3, 0.3, False),
-        (4, 0, True),
-    ]
-    assert [r.weight for r in report] == [0, 0.5, 0.5, 0]
-    values, _ = quality.reweighted(data, scores)
-    assert {name.split("-")[0] for name in values} == {"2", "3"}
-
-
-def test_where_all_levels_are_saturated_all_keep_their_weight():
-    data, scores = levels(1.0, 0.0)
-    assert [(r.saturated, r.weight) for r in quality.level_report(data, scores)] == [(True, 0.5), (True, 0.5)]
 
 
 # ── evaluators ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -271,7 +245,7 @@ def test_agreement_with_a_reference_run():
     far = quality.score(items[0], sample("봄비가 내려 꽃이 피었다", item="0"), scorer=scorer)
     assert same.value == 1.0 > near.value > 0.3 > far.value
     missing = quality.score(items[2], sample("무엇이든", item="2"), scorer=scorer)
-    assert missing.status is AnswerStatus.NO_ANSWER
+    assert (missing.status, missing.counted) == (AnswerStatus.OK, False)
 
 
 # ── structured output ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -320,11 +294,55 @@ def test_a_schema_we_cannot_check_is_refused():
     assert caught.value.values["keyword"] == "unevaluatedItems"
 
 
+OPEN = Item(id="o", question="가을에 대해 쓰세요.", kind="open")
+
+
 def test_an_open_question_without_a_reference_only_tells_how_it_ended():
-    item = Item(id="o", question="가을에 대해 쓰세요.", kind="open")
-    assert quality.score(item, sample("가을 하늘이 높다.", item="o")).value == 1.0
-    cut = quality.score(item, sample("가을 하늘이", item="o", finish_reason="length"))
-    assert (cut.status, cut.value) == (AnswerStatus.TRUNCATED, 0.0)
+    found = quality.score(OPEN, sample("가을 하늘이 높다.", item="o"))
+    assert (found.status, found.counted) == (AnswerStatus.OK, False)
+    cut = quality.score(OPEN, sample("가을 하늘이", item="o", finish_reason="length"))
+    assert (cut.status, cut.counted) == (AnswerStatus.TRUNCATED, False)
+    estimates = quality.quality([OPEN], [found, cut])
+    assert set(estimates) == {"truncated"}
+
+
+def test_the_judge_of_a_dataset_is_its_gold_answers_an_evaluator_or_a_reference():
+    assert judge_for(dataset(NUMBER)).measure == "gold"
+    named = judge_for(dataset(PLACE), evaluator="char_f1")
+    graded = named.scores({"p": PLACE}, [sample("서울시", item="p")])[0]
+    assert (named.measure, graded.value) == ("evaluator", pytest.approx(0.8))
+    judge = judge_for(dataset(NUMBER, OPEN))
+    assert (judge.measure, judge.needs_reference) == ("agreement", True)
+    items, samples = {"n": NUMBER, "o": OPEN}, [sample("정답: 13"), sample("가을 하늘이 높다.", item="o")]
+    assert [one.counted for one in judge.scores(items, samples)] == [True, False]
+    ready = judge.with_reference({"o": sample("가을 하늘이 높고 푸르다.", item="o")})
+    gold, agreement = ready.scores(items, samples)
+    assert gold.value == 1.0
+    assert agreement.counted
+    assert 0.5 < agreement.value < 1.0
+
+
+def test_a_cut_off_open_answer_agrees_with_a_cut_off_reference():
+    cut = sample("가을 하늘이 높고", item="o", finish_reason="length")
+    judge = judge_for(dataset(OPEN)).with_reference({"o": cut})
+    found = judge.scores({"o": OPEN}, [cut])[0]
+    assert (found.status, found.value, found.counted) == (AnswerStatus.TRUNCATED, 1.0, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "rest", "value"),
+    [
+        ("가을 하늘이 높다.", {}, 1.0),
+        ("가을 하늘이", {"finish_reason": "length"}, 0.0),
+        ("", {}, 0.0),
+        ("The autumn sky is high and blue, and leaves are falling down.", {}, 0.0),
+        ("죄송하지만 그 질문에는 답변을 드릴 수 없습니다.", {}, 0.0),
+    ],
+)
+def test_creative_answers_are_judged_by_how_they_ended(text, rest, value):
+    judge = judge_for(dataset(OPEN), creative=True)
+    assert judge.measure == "ended_well"
+    assert judge.scores({"o": OPEN}, [sample(text, item="o", **rest)])[0].value == value
 
 
 @pytest.mark.parametrize(

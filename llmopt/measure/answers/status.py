@@ -7,10 +7,13 @@ import re
 from llmopt.measure.answers.reply import Reading, Reply
 from llmopt.records import AnswerStatus, Item, Sample
 
-__all__ = ["STATED", "early_status", "hangul_share", "is_korean", "late_status"]
+__all__ = ["AGREEMENT", "COUNTED_CUT_OFF", "STATED", "early_status", "hangul_share", "is_korean", "late_status"]
 
 STATED = ("marker", "boxed")
 """Rules that read an answer the model stated as such."""
+AGREEMENT = "agreement"
+COUNTED_CUT_OFF = (*STATED, AGREEMENT)
+"""Rules that mean something for a reply the length limit cut off; the reference was asked under the same limit."""
 _LETTERS_NEEDED = 20
 _HANGUL_NEEDED = 0.7
 _NOT_PROSE = re.compile(

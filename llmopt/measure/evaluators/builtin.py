@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from itertools import pairwise
 
 from llmopt.measure.answers import qa
 from llmopt.measure.answers.choice import read_choice
+from llmopt.measure.answers.likeness import likeness
 from llmopt.measure.answers.moments import parse_clock, parse_date, same_moment
 from llmopt.measure.answers.numerals import parse_quantity
 from llmopt.measure.answers.numeric import extract_number, is_right
 from llmopt.measure.answers.reply import Reading, Reply, read_reply
+from llmopt.measure.answers.status import AGREEMENT, late_status
 from llmopt.measure.answers.units import convert
-from llmopt.records import Item, Sample
+from llmopt.records import UNJUDGED, AnswerStatus, Item, Sample
 
-__all__ = ["Agreement", "Answered", "CharF1", "Choice", "Exact", "Numeric", "Qa"]
+__all__ = ["Agreement", "Answered", "CharF1", "Choice", "EndedWell", "Exact", "Numeric", "Qa"]
 
 
 class Numeric:
@@ -111,14 +111,33 @@ class Choice:
 
 
 class Answered:
-    """Open questions without a reference run: an answer is an answer. ``Agreement`` says more once there is one."""
+    """Open questions without a reference run: nothing to compare with, so the score counts in no average.
+
+    Statuses (cut off, empty, refused, wrong language) tell what can be told; ``Agreement`` says more.
+    """
 
     name = "open"
 
     def read(self, item: Item, reply: Reply, sample: Sample) -> Reading:
-        """1.0 for every reply; statuses (cut off, empty, refused, wrong language) tell what can be told."""
+        """The reply itself, unjudged."""
         del item, sample
-        return Reading(float(bool(reply.text)), reply.text or None, "answered")
+        return Reading(0.0, reply.text or None, UNJUDGED)
+
+
+class EndedWell:
+    """Open questions whose answers are meant to differ: 1.0 where a reply is complete, no refusal, in its language."""
+
+    name = "ended_well"
+
+    def __init__(self, language: str) -> None:
+        self._language = language
+
+    def read(self, item: Item, reply: Reply, sample: Sample) -> Reading:
+        """1.0 for the status ``ok``; a cut-off reply never gets here as one."""
+        del sample
+        found = Reading(0.0, reply.text or None, "ended_well")
+        status = late_status(item, reply, found, language=self._language)
+        return found._replace(value=float(status is AnswerStatus.OK))
 
 
 class Agreement:
@@ -137,14 +156,5 @@ class Agreement:
         del sample
         expected = self._reference.get(item.id)
         if expected is None:
-            return Reading(0.0, None, "no_reference")
-        return Reading(_pair_overlap(reply.text, expected), reply.text, "agreement")
-
-
-def _pair_overlap(left: str, right: str) -> float:
-    one, two = qa.plain(left), qa.plain(right)
-    if one == two:
-        return 1.0
-    pairs_one, pairs_two = (Counter(pairwise(text)) for text in (one, two))
-    total = pairs_one.total() + pairs_two.total()
-    return 2 * (pairs_one & pairs_two).total() / total if total else 0.0
+            return Reading(0.0, reply.text, UNJUDGED)
+        return Reading(likeness(reply.text, expected), reply.text, AGREEMENT)

@@ -13,7 +13,7 @@ from llmopt.measure.evaluators.base import Scorer
 from llmopt.records import EVALUATOR_GROUP
 from llmopt.workload.columns import near
 
-__all__ = ["evaluator_names", "load_evaluator", "scorer_for"]
+__all__ = ["evaluator_names", "load_evaluator", "offered", "scorer_for"]
 
 _SCORERS: Mapping[str, str] = {
     "numeric": "llmopt.measure.evaluators.builtin:Numeric",
@@ -30,7 +30,12 @@ _SCORERS: Mapping[str, str] = {
 
 def evaluator_names() -> tuple[str, ...]:
     """Built-in kinds, then the evaluators of installed packages."""
-    return (*_SCORERS, *sorted(ep.name for ep in entry_points(group=EVALUATOR_GROUP)))
+    return (*_SCORERS, *offered())
+
+
+def offered() -> tuple[str, ...]:
+    """What installed packages offer."""
+    return tuple(sorted(point.name for point in entry_points(group=EVALUATOR_GROUP)))
 
 
 @cache

@@ -1,0 +1,62 @@
+"""How alike the greedy answers of a study's configurations are: each launch against the baseline's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from llmopt.measure.consistency import token_match
+from llmopt.records import Configuration, Outcome, Sample, Score
+from llmopt.store.rows import TrialRow
+from llmopt.study.prepare import Prepared
+from llmopt.study.recorder import trial_result
+
+__all__ = ["TokenMatches"]
+
+
+class TokenMatches:
+    """The token-match rates of one study's trials, from the samples on disk.
+
+    A greedy trial is compared with the greedy trial of the same request settings under the baseline's launch: what
+    differs then comes from the launch settings (quantised caches, batching, speculation), not from the prompt.
+    """
+
+    def __init__(self, prepared: Prepared, rows: Sequence[TrialRow], folder: Path) -> None:
+        self._folder = folder
+        launch_key = prepared.baseline.launch_key
+        done = [row for row in rows if row.phase != "confirm" and row.outcome is Outcome.DONE]
+        self._references = {
+            _asked(row.configuration): row
+            for row in done
+            if _greedy(row.configuration) and row.configuration.launch_key == launch_key
+        }
+        self._samples: dict[int, tuple[Sample, ...]] = {}
+
+    def of(self, row: TrialRow) -> dict[str, Any] | None:
+        """``rate`` and ``identical`` against ``reference`` (a trial's number); None where nothing is comparable."""
+        reference = self._references.get(_asked(row.configuration)) if _greedy(row.configuration) else None
+        if reference is None or reference.number == row.number or row.outcome is not Outcome.DONE:
+            return None
+        found = token_match(self._reference(reference), trial_result(row, self._folder).samples)
+        return None if found is None else {"reference": reference.number, **asdict(found)}
+
+    def scores(self, row: TrialRow) -> tuple[Score, ...]:
+        """The scores a trial was recorded with."""
+        return trial_result(row, self._folder).scores
+
+    def _reference(self, row: TrialRow) -> tuple[Sample, ...]:
+        if row.number not in self._samples:
+            self._samples[row.number] = trial_result(row, self._folder).samples
+        return self._samples[row.number]
+
+
+def _greedy(configuration: Configuration) -> bool:
+    return configuration.request.temperature == 0
+
+
+def _asked(configuration: Configuration) -> str:
+    """The request settings that still matter when nothing is left to chance."""
+    request = replace(configuration.request, top_p=None, top_k=None, min_p=None, seed=None)
+    return Configuration(engine=configuration.engine, launch={}, request=request).key

@@ -1,0 +1,116 @@
+"""Data and judging through the commands, on the scripted engine: open questions, creativity, evaluators, re-scoring."""
+
+import csv
+import json
+
+FAST = {"LLMOPT_FAKE_TIME_SCALE": "0.02"}
+QUICK = ("--dry-run", "--samples", "6", "--trials", "6", "--name", "study")
+
+
+def result(cli):
+    return json.loads((cli.folder / "optimization_results" / "study" / "result.json").read_text(encoding="utf-8"))
+
+
+def open_questions(cli, count=40):
+    path = cli.folder / "묻기.csv"
+    with path.open("w", encoding="cp949", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["물음", "메모"])
+        writer.writerows([f"{n}번째 계절의 하늘을 한 문장으로 그려 주세요.", "-"] for n in range(count))
+    return path
+
+
+def test_without_gold_answers_quality_is_agreement_and_speed_is_what_is_improved(cli):
+    path = open_questions(cli)
+    ran = cli.run("optimize", "--dataset", str(path), "--column", "question=물음", *QUICK, env=FAST)
+    assert ran.code == 0, ran.err
+    found = result(cli)
+    assert found["quality_measure"] == "agreement"
+    assert found["verdict"]["objective"] == "answers_per_minute"
+    assert [limit["text"].split(">=")[0] for limit in found["constraints"]] == ["quality"]
+    measured = [t for t in found["trials"] if t["measurement"]]
+    figures = {t["number"]: t["measurement"]["estimates"]["accuracy"]["value"] for t in measured}
+    launch = found["baseline"]["configuration"]["launch"]
+    same = [
+        t for t in measured
+        if t["configuration"]["request"] == {"temperature": 0.0, "prompt_form": "zero_shot"}
+        and t["configuration"]["launch"] == launch
+    ]  # fmt: skip
+    assert same, "the greedy baseline is among the starting points"
+    assert all(figures[t["number"]] == 1.0 for t in same)
+    assert figures[0] < 1.0, "the baseline samples: it does not always agree with itself"
+    assert "temperature 0" in ran.out
+    assert (cli.folder / "optimization_results" / "study" / "samples" / "reference.jsonl.gz").is_file()
+    # what is stored is enough to judge it again
+    again = cli.run("rescore", "study", "--json")
+    scored = json.loads(again.out)
+    assert scored["generated"] == 0
+    assert all(t["before"] == t["after"] and t["changed"] == [] for t in scored["trials"])
+
+
+def test_quality_cannot_be_improved_where_nobody_can_tell(cli):
+    path = open_questions(cli)
+    wanted = ("--dataset", str(path), "--column", "question=물음")
+    ran = cli.run("optimize", *wanted, "--strategy", "accuracy", *QUICK, env=FAST)
+    assert ran.code == 3
+    assert "--evaluator" in ran.err
+    assert "Traceback" not in ran.err
+    measured = cli.run("benchmark", *wanted, "--dry-run", "--samples", "6", "--repeats", "1", "--json", env=FAST)
+    assert measured.code == 0, measured.err
+    side = measured.events[-1]["result"]["sides"][0]
+    assert "accuracy" not in side["figures"], "one configuration alone has nothing to agree with"
+    assert side["items"] == {}
+
+
+def test_creativity_wants_several_different_answers(cli):
+    path = open_questions(cli)
+    wanted = ("--dataset", str(path), "--column", "question=물음", "--strategy", "creativity")
+    ran = cli.run("optimize", *wanted, *QUICK, env=FAST)
+    assert ran.code == 0, ran.err
+    found = result(cli)
+    assert found["verdict"]["objective"] == "diversity"
+    assert found["quality_measure"] == "ended_well"
+    by_heat = {
+        t["configuration"]["request"]["temperature"]: t["measurement"]["estimates"]["diversity"]["value"]
+        for t in found["trials"]
+        if t["measurement"]
+    }
+    assert by_heat[0.0] == 0.0
+    assert by_heat[0.8] > 0.0
+    assert found["best"]["configuration"]["request"]["temperature"] > 0
+    asked = [t for t in found["trials"] if t["configuration"]["request"]["temperature"] == 0.8]
+    assert asked[0]["measurement"]["estimates"]["truncated"]["n"] == 4 * 6
+
+
+def test_an_evaluator_examples_and_seeds_by_option(cli):
+    examples = cli.folder / "shown.jsonl"
+    rows = [{"question": f"{n} 더하기 1은?", "answer": str(n + 1)} for n in range(3)]
+    examples.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    wanted = ("--dataset", "korean_math_easy", "--examples", str(examples), "--evaluator", "char_f1", "--seeds", "2")
+    ran = cli.run("benchmark", *wanted, "--dry-run", "--samples", "8", "--repeats", "1", "--json", env=FAST)
+    assert ran.code == 0, ran.err
+    side = ran.events[-1]["result"]["sides"][0]
+    assert side["quality_measure"] == "evaluator"
+    assert side["statuses"]["ok"]["count"] == 16
+    again = json.loads(cli.run("rescore", "--evaluator", "numeric", "--json").out)
+    assert again["evaluator"] == "numeric"
+    assert again["trials"][0]["answers"] == 16
+    assert again["trials"][0]["changed"], "another rule, another score"
+    unknown = cli.run("rescore", "--evaluator", "nummeric")
+    assert unknown.code == 2
+    assert "numeric" in unknown.err
+
+
+def test_levels_that_say_nothing_and_doubts_reach_result_and_report(cli):
+    ran = cli.run(
+        "benchmark", "--dataset", "korean_math", "--dry-run", "--samples", "20", "--repeats", "1",
+        "--set", "prompt_form=answer_only", "--json", env=FAST,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    side = ran.events[-1]["result"]["sides"][0]
+    levels = side["levels"]
+    assert [row["level"] for row in levels] == [1, 2, 3, 4, 5]
+    saturated = [row for row in levels if row["value"] < 0.05 or row["value"] > 0.95]
+    assert saturated, "one right answer in seven leaves levels with none right"
+    assert all(row["weight"] == 0 for row in saturated)
+    assert side["telling"]["n"] == 20 - sum(row["n"] for row in saturated)
