@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one retur
     try:
         result: Any = cli.main(args=arguments, prog_name="llmopt", standalone_mode=False)
     except LlmoptError as error:
-        return _refuse(error, debug=debug)
+        return _refuse(error, arguments)
     except click.exceptions.Exit as leaving:
         return int(leaving.exit_code)
     except (KeyboardInterrupt, click.exceptions.Abort):
@@ -128,8 +128,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _refuse(error: LlmoptError, *, debug: bool) -> int:
-    if debug:
+def _refuse(error: LlmoptError, arguments: Sequence[str]) -> int:
+    if "--debug" in arguments:
         import traceback
 
         traceback.print_exc()
@@ -137,7 +137,8 @@ def _refuse(error: LlmoptError, *, debug: bool) -> int:
     if error.exit_code != EXIT_USAGE:
         from llmopt.failures import explain_exception, get_history
 
-        get_history().record(explain_exception(error), where=" ".join(sys.argv[1:2]))
+        command = next((word for word in arguments if word in COMMANDS), "")
+        get_history().record(explain_exception(error), where=command)
     return error.exit_code
 
 
