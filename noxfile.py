@@ -45,4 +45,5 @@ def figures(session: nox.Session) -> None:
 def audit(session: nox.Session) -> None:
     session.install(".")
     session.install("pip-audit", "cyclonedx-bom")
-    session.run("python", ".ci/audit.py", "--sbom", "llmopt.cdx.json")
+    session.run("python", ".ci/audit.py", "--rehearse")
+    session.run("python", ".ci/audit.py", "--sbom", "llmopt.cdx.json", *session.posargs)

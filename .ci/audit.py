@@ -1,25 +1,31 @@
 """What this package is made of, and whether any of it has a known hole: a bill of materials, and an audit of it.
 
-    python .ci/audit.py [--sbom FILE] [--python INTERPRETER]
+    python .ci/audit.py [--sbom FILE] [--python INTERPRETER] [--required]
+    python .ci/audit.py --rehearse        # against a service of our own on loopback: does a finding fail?
 
 Writes a CycloneDX bill of materials of an environment (cyclonedx-bom) and looks up every package of it (pip-audit, by
-PyPI's own records). A known vulnerability fails. A service that cannot be reached does not: then it says what could not
-be asked and why, because a build must not depend on somebody else's server. Both tools must be installed beside this
-script's interpreter; the environment they look at may be another.
+PyPI's own records, else by OSV's). A known vulnerability fails. Services that cannot be reached do not, unless the
+audit is ``--required``: then it says what could not be asked and why, because a build must not depend on somebody
+else's server. Both tools must be installed beside this script's interpreter; the environment they look at may be
+another.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 OURS = "llmopt"
+SERVICES = ("pypi", "osv")
 NETWORK_WORDS = ("ConnectionError", "Could not connect", "timed out", "Max retries", "NameResolution", "ServiceError")
 
 
@@ -50,42 +56,33 @@ def read_report(report: dict[str, Any]) -> Audit:
     return Audit(asked=asked, not_asked=not_asked, vulnerable=tuple(vulnerable))
 
 
-def run_audit(folder: Path, requirements: Path) -> Audit:
-    """Ask about every pinned package of ``requirements``."""
+def run_audit(folder: Path, requirements: Path, *, service: str = "pypi", url: str | None = None) -> Audit:
+    """Ask ``service`` (at ``url``, where it is OSV's kind) about every pinned package of ``requirements``."""
     out = folder / "audit.json"
-    command = [
-        "-m",
-        "pip_audit",
-        "-r",
-        str(requirements),
-        "--no-deps",
-        "--disable-pip",
-        "--vulnerability-service",
-        "pypi",
-    ]
-    done = subprocess.run(
-        [
-            sys.executable,
-            *command,
-            "--format",
-            "json",
-            "--output",
-            str(out),
-            "--progress-spinner",
-            "off",
-            "--timeout",
-            "20",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    out.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pip_audit", "-r", str(requirements), "--no-deps", "--disable-pip"]
+    command += ["--vulnerability-service", service, *(["--osv-url", url] if url else []), "--timeout", "20"]
+    command += ["--format", "json", "--output", str(out), "--progress-spinner", "off"]
+    command += ["--cache-dir", str(folder / "cache")] if url else []
+    env = {**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"} if url else None
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if out.exists() and out.read_text(encoding="utf-8").strip():
         return read_report(json.loads(out.read_text(encoding="utf-8")))
     last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), f"exit code {done.returncode}")
     if any(word in done.stderr for word in NETWORK_WORDS):
         return Audit(unreachable=last[:300])
     raise SystemExit(f"pip-audit did not work:\n{done.stderr[-2000:]}")
+
+
+def audited(folder: Path, requirements: Path) -> Audit:
+    """The audit by the first service that knows any of these packages; else the last one's answer."""
+    *others, last = SERVICES
+    for service in others:
+        found = run_audit(folder, requirements, service=service)
+        if found.asked:
+            return found
+        print(f"{verdict(found)[1]}; asking {last}")
+    return run_audit(folder, requirements, service=last)
 
 
 def write_sbom(python: str, target: Path) -> int:
@@ -104,22 +101,75 @@ def frozen(python: str) -> list[str]:
     return [f"{one['name']}=={one['version']}" for one in json.loads(listed) if one["name"] != OURS]
 
 
-def verdict(audit: Audit) -> tuple[int, str]:
+def verdict(audit: Audit, *, required: bool = False) -> tuple[int, str]:
     """The exit code and the sentences of an audit."""
+    not_done = 1 if required else 0
     if audit.unreachable:
-        return 0, f"audit: NOT DONE, the vulnerability service cannot be reached ({audit.unreachable})"
-    if audit.not_asked and not audit.asked:
-        reason = next(iter(audit.not_asked.values()))
-        return (
-            0,
-            f"audit: NOT DONE, the service knew none of {len(audit.not_asked)} packages (for example: {reason[:200]})",
-        )
+        return not_done, f"audit: NOT DONE, the vulnerability service cannot be reached ({audit.unreachable})"
+    reason = next(iter(audit.not_asked.values()), "")[:200]
+    if not audit.asked:
+        known = f"the service knew none of {len(audit.not_asked)} packages"
+        return not_done, f"audit: NOT DONE, {known} (for example: {reason})"
     lines = [f"audit: {audit.asked} packages asked about, {len(audit.vulnerable)} known vulnerabilities"]
     lines += [f"  {line}" for line in audit.vulnerable]
     if audit.not_asked:
-        reason = next(iter(audit.not_asked.values()))
-        lines.append(f"  {len(audit.not_asked)} packages could not be asked about here, for example: {reason[:200]}")
+        lines.append(f"  {len(audit.not_asked)} packages could not be asked about here, for example: {reason}")
     return (1 if audit.vulnerable else 0), "\n".join(lines)
+
+
+# ── rehearsal ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+HOLE = {
+    "id": "PYSEC-0000-1",
+    "aliases": ["CVE-0000-0001"],
+    "summary": "made up",
+    "affected": [
+        {
+            "package": {"name": "holed", "ecosystem": "PyPI"},
+            "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "1.1"}]}],
+        }
+    ],
+}
+
+
+class _Service(BaseHTTPRequestHandler):
+    """A vulnerability service of OSV's kind that knows one hole."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        answer = json.dumps({"vulns": [HOLE]} if asked["package"]["name"] == "holed" else {}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *words: object) -> None:
+        """Say nothing of every request."""
+
+
+def rehearse(folder: Path) -> list[str]:
+    """What of the audit does not work, tried with the real pip-audit against a service of our own."""
+    requirements, wrong = folder / "requirements.txt", []
+
+    def tried(packages: str, url: str) -> tuple[int, str]:
+        requirements.write_text(packages, encoding="utf-8")
+        return verdict(run_audit(folder, requirements, service="osv", url=url))
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Service)
+    url = f"http://127.0.0.1:{server.server_address[1]}/"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    code, said = tried("sound==1.0\nholed==1.0\n", url)
+    if code != 1 or not all(word in said for word in ("holed 1.0", "PYSEC-0000-1", "CVE-0000-0001", "1.1")):
+        wrong.append(f"a known vulnerability does not fail: {code} {said}")
+    code, said = tried("sound==1.0\nother==2.0\n", url)
+    if code != 0 or "2 packages asked about, 0 known" not in said:
+        wrong.append(f"sound packages do not pass: {code} {said}")
+    server.shutdown()
+    server.server_close()
+    code, said = tried("sound==1.0\n", url)
+    if code != 0 or "NOT DONE" not in said:
+        wrong.append(f"a service that is not there is not told: {code} {said}")
+    return wrong
 
 
 def main() -> int:
@@ -127,13 +177,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sbom", type=Path)
     parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--required", action="store_true", help="fail also where no service could be asked")
+    parser.add_argument("--rehearse", action="store_true")
     options = parser.parse_args()
-    if options.sbom:
-        print(f"bill of materials: {write_sbom(options.python, options.sbom)} components in {options.sbom}")
     with tempfile.TemporaryDirectory() as name:
-        requirements = Path(name) / "requirements.txt"
+        folder = Path(name)
+        if options.rehearse:
+            wrong = rehearse(folder)
+            print("\n".join(wrong) or "audit rehearsed: a finding fails, none passes, a service out of reach is told")
+            return 1 if wrong else 0
+        if options.sbom:
+            print(f"bill of materials: {write_sbom(options.python, options.sbom)} components in {options.sbom}")
+        requirements = folder / "requirements.txt"
         requirements.write_text("\n".join(frozen(options.python)) + "\n", encoding="utf-8")
-        code, said = verdict(run_audit(Path(name), requirements))
+        code, said = verdict(audited(folder, requirements), required=options.required)
     print(said)
     return code
 

@@ -1,6 +1,6 @@
 """How well leaks are told from noise: simulated series of what a device holds after each trial.
 
-    python benchmarks/leak_watch.py --repeats 2000 --out FILE       # CI runs 300
+    python benchmarks/leak_watch.py --repeats 2000 --out FILE       # the tests run 60
 
 Leaking: 8 MiB a trial, or a step of 400 MiB at trial 6, under normal noise of several sizes; counted is whether an
 alarm came by trial 12. Harmless: nothing, a saw-tooth of several periods (caches filled and dropped), single spikes;

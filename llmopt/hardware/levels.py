@@ -89,7 +89,7 @@ class DeviceReading:
     used_bytes: int
     free_bytes: int
     foreign_growth_bytes: int = 0
-    """How much other processes grew since the watch began."""
+    """How much other processes grew since the watch began, where they can be told from ours, and lastingly."""
     critical_fault: int | None = None
     allocation_failed: bool = False
 
@@ -164,6 +164,23 @@ class LevelChange:
     where: str
     reading: MemoryReading
     at_s: float
+
+    def __str__(self) -> str:
+        """The change and the figures behind it, for logs and the details of a failure."""
+        now = self.reading
+        host = (
+            f"host {now.host_available_bytes / _GIB:.2f} of {now.host_total_bytes / _GIB:.2f} GiB free, "
+            f"pressure {now.pressure_some:g}/{now.pressure_full:g} %, kills {now.out_of_memory_kills}, "
+            f"swap +{now.swap_growth_bytes / _GIB:.2f} GiB"
+        )
+        devices = [
+            f"{uuid} {device.used_bytes / _GIB:.2f} of {device.total_bytes / _GIB:.2f} GiB used, "
+            f"others +{device.foreign_growth_bytes / _GIB:.2f} GiB"
+            + (f", fault {device.critical_fault}" if device.critical_fault is not None else "")
+            + (", an allocation failed" if device.allocation_failed else "")
+            for uuid, device in now.devices.items()
+        ]
+        return "; ".join([f"{self.before.name} → {self.after.name} ({self.where})", host, *devices])
 
 
 class MemoryActions(Protocol):
@@ -241,6 +258,7 @@ class MemoryWatch:
             change = LevelChange(before=self.level, after=after, where=where, reading=reading, at_s=now_s)
             self.level, self.worst = after, max(self.worst, after)
             self.changes.append(change)
+            get_logger("llmopt.memory").info("%s", change)
             self._act(change)
         return self.level
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from llmopt.records import Device, HostMemory
 
 __all__ = ["DeviceStats", "MemoryReader", "MemoryStats", "get_memory_stats"]
+
+_LASTING = 3
+"""Readings in a row that growth of others must show: one by itself may be a moment's error of the driver's list."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,7 @@ def get_memory_stats(machine: Machine | None = None, libraries: Sequence[DeviceL
 class MemoryReader:
     """Takes the readings of a watch: host, pressure, kills and devices, relative to the moment it was made.
 
-    ``pids`` names the processes that are ours; growth of any other on our devices is *foreign*.
+    ``pids`` names the processes that are ours; lasting growth of any other on a device that ours use is *foreign*.
     """
 
     def __init__(
@@ -100,7 +104,7 @@ class MemoryReader:
         self._kills = out_of_memory_kills(self._machine)
         self._swap_used = self._swap(host_memory(self._machine, {}, {}))
         ours = frozenset(pids())
-        self._foreign = {device.uuid: _foreign(device, library, ours) for device, library in self._devices}
+        self._strangers = {device.uuid: _Strangers(device, library, ours) for device, library in self._devices}
 
     def __call__(self) -> MemoryReading:
         """One reading now."""
@@ -115,7 +119,7 @@ class MemoryReader:
                     total_bytes=memory.total_bytes,
                     used_bytes=memory.used_bytes,
                     free_bytes=memory.free_bytes,
-                    foreign_growth_bytes=max(0, _foreign(device, library, ours) - self._foreign[device.uuid]),
+                    foreign_growth_bytes=self._strangers[device.uuid].growth(ours),
                     critical_fault=faults[0] if faults else None,
                 )
         return _host_reading(
@@ -131,18 +135,38 @@ class MemoryReader:
         return host.swap_total_bytes - host.swap_free_bytes
 
 
-def _foreign(device: Device, library: DeviceLibrary, ours: frozenset[int]) -> int:
-    """What others hold, as far as the driver tells; inside a container pids are the host's, and nothing is ours.
+class _Strangers:
+    """What other processes took of one device since the watch began, as far as it can be told.
 
-    There the figure would count our own growth as foreign, so it is 0 unless some holder is a process we can see.
+    Only where the driver's list shows a process of ours are the rest known to be others: inside a container the list
+    may name pids of the host, before the engine reaches the device it is not there yet, and a list can lack it for a
+    moment. A pid that was ours once stays ours, for the list keeps an ended process a little longer than the kernel.
     """
-    try:
-        holders = library.holders(device)
-    except DeviceUnavailable:
-        return 0
-    if not any(holder.name for holder in holders):
-        return 0
-    return sum(holder.used_bytes or 0 for holder in holders if holder.pid not in ours)
+
+    def __init__(self, device: Device, library: DeviceLibrary, ours: frozenset[int]) -> None:
+        self._device, self._library = device, library
+        self._ours = set(ours)
+        self._recent: deque[int] = deque(maxlen=_LASTING)
+        self._before = self._held(self._holders())
+
+    def growth(self, ours: frozenset[int]) -> int:
+        """The growth that lasted: the least of the last three readings, 0 until there are three in a row."""
+        self._ours |= ours
+        holders = self._holders()
+        if not any(holder.pid in self._ours for holder in holders):
+            self._recent.clear()
+            return 0
+        self._recent.append(max(0, self._held(holders) - self._before))
+        return min(self._recent) if len(self._recent) == _LASTING else 0
+
+    def _held(self, holders: Sequence[Holder]) -> int:
+        return sum(holder.used_bytes or 0 for holder in holders if holder.pid not in self._ours)
+
+    def _holders(self) -> tuple[Holder, ...]:
+        try:
+            return self._library.holders(self._device)
+        except DeviceUnavailable:
+            return ()
 
 
 def _host_reading(

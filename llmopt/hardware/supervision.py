@@ -83,6 +83,10 @@ class WatchedLaunch:
         """The level now."""
         return self.watch.level
 
+    def story(self) -> str:
+        """Every change of the level so far with its figures, one a line: why a trial was ended."""
+        return "\n".join(str(change) for change in self.watch.changes)
+
     def trace(self) -> MemoryTrace:
         """The course of memory so far."""
         return self.sampler.trace()

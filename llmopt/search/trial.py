@@ -423,7 +423,8 @@ class Bench:
     def _check_answers(client: Client, hosted: Hosted, samples: Sequence[Sample]) -> None:
         """Raise DoesNotFit or EngineError where nothing that was measured may be believed."""
         if hosted.out_of_memory.is_set():
-            raise DoesNotFit("memory.trial_ended", peak=f"{hosted.memory.trace().peak_bytes / 1e9:.2f}")
+            peak = f"{hosted.memory.trace().peak_bytes / 1e9:.2f}"
+            raise DoesNotFit("memory.trial_ended", detail=hosted.memory.story(), peak=peak)
         if not any(sample.ok for sample in samples):
             hosted.engine.check()
             raise client.explain(samples[0].error or "closed_early" if samples else "closed_early")

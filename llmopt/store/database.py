@@ -28,6 +28,14 @@ __all__ = ["Store"]
 _CHUNK = 500
 """Rows fetched at a time: a stream never holds the lock, or a study, for long."""
 
+_FINISH = """
+    UPDATE trials SET outcome = :outcome, measurement = :measurement, objectives = :objectives,
+      violations = :violations, score = :score, failure = :failure, samples = :samples,
+      fidelity = COALESCE(:fidelity, fidelity), sampler = COALESCE(:sampler, sampler),
+      hardware = COALESCE(:hardware, hardware), ended_s = :now,
+      launch_s = :launch_s, warmup_s = :warmup_s, measure_s = :measure_s
+    WHERE study_id = :study_id AND number = :number"""
+
 
 class Store:
     """Studies and trials on disk. Safe to use from several threads; other processes may read and write beside us.
@@ -262,32 +270,22 @@ class Store:
                 return False
             if row is None or _owner_of(row) != self.owner:
                 raise StorageError("store.lease_lost", number=number, path=str(self.path))
-            db.execute(
-                """UPDATE trials SET outcome = :outcome, measurement = :measurement, objectives = :objectives,
-                   violations = :violations, score = :score, failure = :failure, samples = :samples,
-                   fidelity = COALESCE(:fidelity, fidelity), sampler = COALESCE(:sampler, sampler),
-                   hardware = COALESCE(:hardware, hardware), ended_s = :now,
-                   launch_s = :launch_s, warmup_s = :warmup_s, measure_s = :measure_s
-                   WHERE study_id = :study_id AND number = :number""",
-                {
-                    "outcome": outcome.value,
-                    "measurement": None if measurement is None else measurement_to_json(measurement),
-                    "objectives": None if objectives is None else to_text(list(objectives)),
-                    "violations": None if violations is None else to_text(list(violations)),
-                    "score": score,
-                    "failure": None if failure is None else to_text(failure),
-                    "samples": samples,
-                    "fidelity": fidelity,
-                    "hardware": hardware,
-                    "sampler": None if sampler is None else to_text(sampler),
-                    "now": now,
-                    "launch_s": launch_s,
-                    "warmup_s": warmup_s,
-                    "measure_s": measure_s,
-                    "study_id": study_id,
-                    "number": number,
-                },
-            )
+            values = {
+                "outcome": outcome.value,
+                "measurement": None if measurement is None else measurement_to_json(measurement),
+                "objectives": None if objectives is None else to_text(list(objectives)),
+                "violations": None if violations is None else to_text(list(violations)),
+                "score": score,
+                "failure": None if failure is None else to_text(failure),
+                "samples": samples,
+                "fidelity": fidelity,
+                "hardware": hardware,
+                "sampler": None if sampler is None else to_text(sampler),
+                "launch_s": launch_s,
+                "warmup_s": warmup_s,
+                "measure_s": measure_s,
+            }
+            db.execute(_FINISH, {**values, "now": now, "study_id": study_id, "number": number})
             db.execute("DELETE FROM leases WHERE study_id = ? AND number = ?", (study_id, number))
             db.execute("UPDATE studies SET updated_s = ? WHERE id = ?", (now, study_id))
         return True

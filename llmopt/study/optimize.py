@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import secrets
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,7 +96,7 @@ async def resume(
 
 
 def study_name(request: StudyRequest) -> str:
-    """The name given (as a safe folder name), else model, dataset and time."""
+    """The name given (as a safe folder name), else model, dataset, time and a few letters that no other study has."""
     if request.name:
         slug = re.sub(r"[^\w.-]+", "-", request.name).strip("-.")
         if not slug or slug != request.name or len(slug) > 100:  # noqa: PLR2004 - fits every file system
@@ -103,9 +104,8 @@ def study_name(request: StudyRequest) -> str:
         return slug
     stamp = datetime.now(tz=UTC).astimezone().strftime("%Y%m%d-%H%M%S")
     parts = [Path(request.model).name, Path(request.dataset).stem]
-    return "-".join(
-        [re.sub(r"[^\w.]+", "-", part)[:40].strip("-.") or digest(part, size=4) for part in parts] + [stamp]
-    )
+    words = [re.sub(r"[^\w.]+", "-", part)[:40].strip("-.") or digest(part, size=4) for part in parts]
+    return "-".join([*words, stamp, secrets.token_hex(3)])  # two studies may begin in the same second
 
 
 async def _run(

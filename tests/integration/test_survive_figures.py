@@ -37,7 +37,7 @@ def test_failures_are_recognised() -> None:
 
 
 def test_leaks_are_told_from_noise() -> None:
-    assert run("leak_watch.py", "--repeats", "40")["worst_detection"] >= 0.9
+    assert run("leak_watch.py", "--repeats", "60")["worst_detection"] >= 0.9
 
 
 def test_broken_files_are_refused() -> None:

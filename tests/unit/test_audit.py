@@ -58,6 +58,42 @@ def test_nothing_asked_is_not_called_an_audit(audit) -> None:
     assert "name not known" in said
 
 
+def test_where_it_is_required_an_audit_that_could_not_be_made_fails(audit) -> None:
+    for found in (audit.Audit(unreachable="no route"), audit.Audit(not_asked={"private": "not found"}), audit.Audit()):
+        assert audit.verdict(found, required=True)[0] == 1
+        assert audit.verdict(found)[0] == 0
+    assert audit.verdict(audit.Audit(asked=3), required=True)[0] == 0
+
+
+STAND_IN = """
+import json, sys, urllib.request
+words = sys.argv
+asked = [line.strip().split("==") for line in open(words[words.index("-r") + 1])]
+found = []
+try:
+    for name, version in asked:
+        query = json.dumps({"package": {"name": name, "ecosystem": "PyPI"}, "version": version}).encode()
+        with urllib.request.urlopen(words[words.index("--osv-url") + 1], query, timeout=20) as answer:
+            holes = json.load(answer).get("vulns", [])
+        vulns = [{"id": h["id"], "aliases": h["aliases"], "fix_versions": ["1.1"], "description": ""} for h in holes]
+        found.append({"name": name, "version": version, "vulns": vulns})
+except OSError as error:
+    sys.exit(f"ConnectionError: {error}")
+open(words[words.index("--output") + 1], "w").write(json.dumps({"dependencies": found, "fixes": []}))
+sys.exit(any(one["vulns"] for one in found))
+"""
+"""The part of pip-audit that asks a service of OSV's kind; CI rehearses with the real one (``audit.py --rehearse``)."""
+
+
+def test_the_rehearsal_asks_a_service_and_notices_an_audit_that_cannot_fail(audit, tmp_path, monkeypatch) -> None:
+    (tmp_path / "pip_audit.py").write_text(STAND_IN, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert audit.rehearse(tmp_path) == []
+    monkeypatch.setattr(audit, "HOLE", {**audit.HOLE, "aliases": []})
+    (wrong,) = audit.rehearse(tmp_path)
+    assert wrong.startswith("a known vulnerability does not fail")
+
+
 def test_every_package_of_an_environment_is_pinned(audit) -> None:
     assert any(line.startswith("pytest==") for line in audit.frozen(sys.executable))
     assert not any(line.startswith("llmopt==") for line in audit.frozen(sys.executable))

@@ -1,4 +1,4 @@
-"""Leaks are found by trial 12 in 95 % of simulated series; no more than 1 % of harmless ones raise an alarm."""
+"""A leak is told once, with its evidence; caches that settle are none. The rates: ``benchmarks/leak_watch.py``."""
 
 from __future__ import annotations
 
@@ -13,58 +13,15 @@ from llmopt.hardware.leak import LeakWatch, growth_within, theil_sen
 MIB = 1 << 20
 
 
-def series(kind: str, count: int, rng: random.Random, sigma_mib: float) -> list[float]:
-    values = [500 * MIB + rng.gauss(0, sigma_mib * MIB) for _ in range(count)]
-    for index in range(count):
-        if kind == "leak":
-            values[index] += 8 * MIB * index
-        elif kind == "step" and index >= 6:
-            values[index] += 400 * MIB
-        elif kind.startswith("saw"):
-            values[index] += (index % int(kind[3:])) * 30 * MIB
-        elif kind == "spikes" and rng.random() < 0.04:
-            values[index] += 400 * MIB
-    return values
-
-
-def alarms(kind: str, trials: int, sigma_mib: float, repeats: int) -> float:
-    rng = random.Random(f"{kind} {sigma_mib}")
-    found = 0
-    for _ in range(repeats):
-        watch = LeakWatch("device")
-        found += any(watch.add(value) for value in series(kind, trials, rng, sigma_mib))
-    return found / repeats
-
-
-@pytest.mark.parametrize("kind", ["leak", "step"])
-@pytest.mark.parametrize("sigma", [0.1, 2, 8])
-def test_detection_by_trial_12(kind: str, sigma: float) -> None:
-    assert alarms(kind, 12, sigma, 300) >= 0.95
-
-
-@pytest.mark.parametrize("kind", ["flat", "saw3", "saw5", "saw7"])
-@pytest.mark.parametrize("sigma", [0.1, 4, 16])
-def test_harmless_series_raise_no_alarm(kind: str, sigma: float) -> None:
-    assert alarms(kind, 30, sigma, 100) < 0.01
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("kind", ["flat", "saw3", "saw4", "saw5", "saw6", "saw7", "spikes"])
-@pytest.mark.parametrize("sigma", [0.1, 4, 8])
-def test_harmless_series_at_length(kind: str, sigma: float) -> None:
-    assert alarms(kind, 40, sigma, 1000) < 0.01
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("kind", ["leak", "step"])
-@pytest.mark.parametrize("sigma", [0.1, 1, 4, 8])
-def test_detection_at_length(kind: str, sigma: float) -> None:
-    assert alarms(kind, 12, sigma, 2000) >= 0.95
+def rising(count: int, seed: int, sigma_mib: float) -> list[float]:
+    """8 MiB more after every trial, under noise."""
+    rng = random.Random(seed)
+    return [500 * MIB + 8 * MIB * index + rng.gauss(0, sigma_mib * MIB) for index in range(count)]
 
 
 def test_the_evidence_names_slope_and_interval() -> None:
     watch = LeakWatch("GPU-1")
-    leaks = [watch.add(value) for value in series("leak", 12, random.Random(1), 1)]
+    leaks = [watch.add(value) for value in rising(12, 1, 1.0)]
     leak = next(each for each in leaks if each)
     assert (leak.where, leak.kind) == ("GPU-1", "slope")
     assert leak.low <= leak.bytes_per_trial <= leak.high
@@ -74,7 +31,7 @@ def test_the_evidence_names_slope_and_interval() -> None:
 
 def test_a_leak_is_reported_once_and_the_next_again() -> None:
     watch = LeakWatch("x")
-    found = [bool(watch.add(value)) for value in series("leak", 40, random.Random(2), 0.5)]
+    found = [bool(watch.add(value)) for value in rising(40, 2, 0.5)]
     assert 3 <= sum(found) <= 5
     step = LeakWatch("y")
     assert [step.add(v) is not None for v in [0, 1, 0, 300 * MIB, 301 * MIB, 300 * MIB, 300 * MIB, 300 * MIB]] == [

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmopt.hardware.devices import Holder
 from llmopt.hardware.fake import FakeDevice, FakeLibrary
 from llmopt.hardware.levels import (
     DeviceReading,
@@ -226,3 +227,57 @@ def test_a_reader_sees_devices_pressure_faults_and_strangers() -> None:
     assert (second.used_bytes, second.critical_fault) == (12 * GIB, 79)
     plan = MemoryPlan(device_bytes={gpu.uuid: 20 * GIB})
     assert MemoryWatch(reader, plan=plan).judge(first) == (SAFE, "host")
+
+
+class Listing(FakeLibrary):
+    """A device whose list of processes a test sets by hand: pid → GiB."""
+
+    listed: dict[int, float]
+
+    def holders(self, device):
+        return tuple(Holder(pid=pid, name="engine", used_bytes=int(gib * GIB)) for pid, gib in self.listed.items())
+
+
+OURS, OTHER = 1005, 77
+ENGINE = ({OURS}, {OURS: 3.0})
+
+# what our process tree is known to be, and what the driver lists, reading by reading; then the level after the last
+LISTINGS = {
+    "our engine grows": ([ENGINE] * 5, SAFE),
+    "our own list lacks it once": ([ENGINE, (set(), {OURS: 3.0}), ENGINE], SAFE),
+    "our own list lacks it from the first": ([(set(), {OURS: 3.0})] * 5, SAFE),
+    "the driver's list lacks it once": ([ENGINE, ({OURS}, {}), ENGINE], SAFE),
+    "the driver names it by another pid once": ([ENGINE, ({OURS}, {OTHER: 3.0}), ENGINE], SAFE),
+    "the driver names it by another pid always": ([({OURS}, {OTHER: 3.0})] * 5, SAFE),
+    "it ended and is still listed": ([ENGINE] * 3 + [({2006}, {OURS: 3.0, 2006: 3.0})] * 3, SAFE),
+    "another grows for two readings": ([ENGINE] + [({OURS}, {OURS: 3.0, OTHER: 2.0})] * 2 + [ENGINE], SAFE),
+    "another grows and stays": ([ENGINE] + [({OURS}, {OURS: 3.0, OTHER: 2.0})] * 3, CRITICAL),
+    "another grows before our engine comes": (
+        [(set(), {OTHER: 2.0})] * 3 + [({OURS}, {OURS: 3.0, OTHER: 2.0})] * 3,
+        CRITICAL,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(LISTINGS))
+def test_growth_is_foreign_only_where_it_is_known_to_be_and_lasts(name: str) -> None:
+    readings, level = LISTINGS[name]
+    library = Listing([FakeDevice(total_bytes=139 * GIB)])
+    library.listed = {}
+    gpu = library.devices()[0]
+    ours: set[int] = set()
+    machine = RecordedMachine({"system": "Linux", "architecture": "x86_64", "files": {"/proc/meminfo": ""}})
+    reader = MemoryReader(devices=[(gpu, library)], pids=lambda: tuple(ours), machine=machine)
+    watched = MemoryWatch(reader, plan=MemoryPlan(device_bytes={gpu.uuid: 100 * GIB}))
+    for now_ours, listed in readings:
+        ours.clear()
+        ours.update(now_ours)
+        library.listed = listed
+        reading = reader()
+        found = device_level(reading.devices[gpu.uuid], 100 * GIB, LIMITS)
+        watched.update(MemoryReading(host_total_bytes=GIB, host_available_bytes=GIB, devices=reading.devices))
+    assert found == level
+    assert watched.worst == level
+    if level is CRITICAL:
+        assert "SAFE → CRITICAL (FAKE-0)" in str(watched.changes[-1])
+        assert "others +2.00 GiB" in str(watched.changes[-1])

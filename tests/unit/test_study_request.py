@@ -1,10 +1,14 @@
 """Requests refuse nonsense in one sentence and survive the trip through the database."""
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from llmopt.errors import UsageError
 from llmopt.messages import LANGUAGES, set_language
 from llmopt.records import Strategy
+from llmopt.study.optimize import study_name
 from llmopt.study.request import StudyRequest
 
 
@@ -43,3 +47,11 @@ def test_a_stored_request_reads_back_equal_and_ignores_fields_of_later_versions(
     )
     spec = request.to_spec() | {"of_a_later_version": 1}
     assert StudyRequest.from_spec(spec) == request
+
+
+def test_studies_that_begin_in_the_same_second_have_names_of_their_own():
+    request = StudyRequest(model="/models/a model", dataset="korean_math")
+    names = {study_name(request) for _ in range(50)}
+    assert len(names) == 50
+    assert all(re.fullmatch(r"a-model-korean_math-\d{8}-\d{6}-[0-9a-f]{6}", name) for name in names)
+    assert {study_name(replace(request, name=name)) for name in names} == names  # each can be given back by hand
