@@ -1,13 +1,13 @@
 """The transformers engine on a GPU, end to end, with weights made on the spot: search, memory proof, predictions.
 
-    python benchmarks/gpu_engines.py --out FOLDER [--device cuda] [--cycles 20] [--study-seconds 150] [--seconds 225]
-    python benchmarks/gpu_engines.py --out FOLDER --device cpu --layers 2 --hidden 256 --cycles 3     (to try it out)
+    python benchmarks/gpu_engines.py --out FOLDER [--device cuda] [--study-seconds 450]
+    python benchmarks/gpu_engines.py --out FOLDER --device cpu --layers 2 --hidden 256     (to try it out)
     python3 benchmarks/gpu_engines.py --out FOLDER --wheels WHEELS     (offline: our dependencies from wheels, own venv)
 
-Makes a seeded random model (``random_model.py``), optimises it for speed, then starts and stops engines until
-``--cycles`` launches have been proved to give their memory back: device use ≤ baseline + max(64 MiB, 0.5 %). Writes
-``gpu-engines.json`` (every launch, every prediction beside its measurement), ``result.json`` and the reports. Needs an
-interpreter with torch and ``transformers[serving]`` (``--python``; by default this one). Ends within ``--seconds``.
+Makes a seeded random model (``random_model.py``) and optimises it for speed. Writes ``launches.jsonl`` (every launch
+and the proof that its memory came back, as it happens), ``gpu-engines.json`` (every prediction beside its measurement),
+``result.json`` and the reports. Needs an interpreter with torch and ``transformers[serving]`` (``--python``; by default
+this one). Launches alone, without a search: ``gpu_launches.py``.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import os
 import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+from gpu_launches import Lines, again_in_environment, make_model, note
+
 NAME = "gpu-transformers"
 LEFT_OUT = ("compile", "quantization")
 """Compilation needs minutes a launch; 4 and 8 bit need bitsandbytes. Both are in the ordinary space."""
@@ -44,40 +44,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--cycles", type=int, default=20)
-    parser.add_argument("--study-seconds", type=float, default=150.0)
-    parser.add_argument("--seconds", type=float, default=225.0, help="no further launch begins after this")
+    parser.add_argument("--study-seconds", type=float, default=450.0)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=32)
     return parser.parse_args()
 
 
-def again_in_environment(given: argparse.Namespace) -> int:
-    """Run this script in a fresh environment that has the wheels and, after them, everything of this interpreter."""
-    import sysconfig  # noqa: PLC0415 - only here
-
-    folder = Path(tempfile.mkdtemp(prefix="llmopt-gpu-"))
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    site = next(folder.glob("lib/python3*/site-packages"))
-    wheels = sorted(str(path) for path in given.wheels.glob("*.whl"))
-    install = ["install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--target", str(site)]
-    subprocess.run([sys.executable, "-m", "pip", *install, *wheels], check=True)
-    beside = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
-    (site / "parent.pth").write_text("".join(f"{path}\n" for path in beside))
-    rest = [part for part in sys.argv[1:] if not part.startswith("--wheels") and part != str(given.wheels)]
-    python = str(folder / "bin" / "python")
-    try:
-        env = {**os.environ, "PYTHONPATH": str(HERE.parent)}  # ours alone: engines do not get it
-        return subprocess.run([python, __file__, *rest, "--python", python], env=env, check=False).returncode
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 class Ledger:
     """Every launch of this run: its memory, and the proof that it came back."""
 
-    def __init__(self) -> None:
-        self.rows: list[dict] = []
+    def __init__(self, lines: Lines) -> None:
+        self.rows = lines.rows
         from llmopt.hardware.supervision import LaunchMemory  # noqa: PLC0415 - after the environment is right
 
         proved = LaunchMemory.end
@@ -85,23 +62,22 @@ class Ledger:
         def end(memory, launch):
             report = proved(memory, launch)
             trace = launch.trace()
-            self.rows.append(
-                {
-                    "verified": report.verified,
-                    "proof_s": round(report.seconds, 3),
-                    "processes_left": len(report.processes_left),
-                    "peak_host_bytes": trace.peak_host_bytes,
-                    "peak_device_bytes": trace.peak_device_bytes,
-                    "devices": [
-                        {
-                            "name": device.name,
-                            "baseline_bytes": device.baseline_bytes,
-                            "used_bytes": device.used_bytes,
-                            "allowed_bytes": device.allowed_bytes,
-                        }
-                        for device in report.devices
-                    ],
-                }
+            lines.add(
+                verified=report.verified,
+                proof_s=round(report.seconds, 3),
+                processes_left=len(report.processes_left),
+                peak_host_bytes=trace.peak_host_bytes,
+                peak_device_bytes=trace.peak_device_bytes,
+                levels=[str(change) for change in launch.watch.changes],
+                devices=[
+                    {
+                        "name": device.name,
+                        "baseline_bytes": device.baseline_bytes,
+                        "used_bytes": device.used_bytes,
+                        "allowed_bytes": device.allowed_bytes,
+                    }
+                    for device in report.devices
+                ],
             )
             return report
 
@@ -118,17 +94,6 @@ def narrowed() -> None:
         return tuple(p for p in everything(engine, model, hardware, task) if p.name not in LEFT_OUT)
 
     Transformers.parameters = parameters  # type: ignore[method-assign]
-
-
-def note(text: str, began_s: float) -> None:
-    print(f"[{time.monotonic() - began_s:6.1f} s] {text}", flush=True)
-
-
-def make_model(given: argparse.Namespace, folder: Path) -> int:
-    command = [given.python, str(HERE / "random_model.py"), str(folder)]
-    sizes = ["--layers", str(given.layers), "--hidden", str(given.hidden)]
-    done = subprocess.run([*command, *sizes], check=True, stdout=subprocess.PIPE, text=True)
-    return int(done.stdout.split()[-1])
 
 
 async def study(given: argparse.Namespace, workspace, model: Path, began_s: float) -> tuple[dict, object]:
@@ -151,25 +116,6 @@ async def study(given: argparse.Namespace, workspace, model: Path, began_s: floa
 
     result = await optimize(request, workspace=workspace, settings=settings, listener=told)
     return result, prepared
-
-
-async def cycles(given, prepared, result: dict, *, ledger: Ledger, workspace, began_s: float) -> None:
-    """Launches with one request each (the readiness completion), baseline and winner in turns."""
-    from llmopt.records import Configuration, InferenceParams  # noqa: PLC0415
-    from llmopt.study.host import StudyHost  # noqa: PLC0415
-
-    host = StudyHost(
-        engine=prepared.engine, model=prepared.model, hardware=prepared.hardware, task=prepared.task,
-        run_root=workspace.root / "cycles",
-    )  # fmt: skip
-    sides = [result[side]["configuration"] for side in ("best", "baseline")]
-    turns = [
-        Configuration(engine=s["engine"], launch=s["launch"], request=InferenceParams(**s["request"])) for s in sides
-    ]
-    while len(ledger.rows) < given.cycles and time.monotonic() - began_s < given.seconds:
-        async with host.launch(turns[len(ledger.rows) % 2]):
-            pass
-        note(f"cycle {len(ledger.rows)}: {'returned' if ledger.rows[-1]['verified'] else 'NOT returned'}", began_s)
 
 
 # ── predictions ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -277,7 +223,7 @@ def summary(given, prepared, result: dict, *, parameters: int, ledger: Ledger, f
 def main() -> int:
     given = arguments()
     if given.wheels:
-        return again_in_environment(given)
+        return again_in_environment(given, __file__)
     began_s = time.monotonic()
     given.out.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="llmopt-gpu-run-"))
@@ -288,7 +234,7 @@ def main() -> int:
     from llmopt.paths import Workspace  # noqa: PLC0415 - after the environment is right
 
     workspace = Workspace(root=home)
-    ledger = Ledger()
+    ledger = Ledger(Lines(given.out / "launches.jsonl"))
     narrowed()
     try:
         parameters = make_model(given, home / "model")
@@ -296,7 +242,6 @@ def main() -> int:
         result, prepared = asyncio.run(study(given, workspace, home / "model", began_s))
         for path in sorted((workspace.results / NAME).glob("re*.*")):
             shutil.copy(path, given.out / path.name)
-        asyncio.run(cycles(given, prepared, result, ledger=ledger, workspace=workspace, began_s=began_s))
         foreseen = predictions(prepared, result, workspace)
         told = summary(
             given, prepared, result, parameters=parameters, ledger=ledger, foreseen=foreseen, began_s=began_s
