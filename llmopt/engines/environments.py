@@ -2,6 +2,7 @@
 
 The environment lies in the workspace (see ``locate.environment_folder``) or where the user says. Finished steps are
 noted in it, so that an interrupted installation goes on where it stopped; pip keeps what it has downloaded itself.
+Packages that were being unpacked when it stopped are removed: pip takes what lies there for whole.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llmopt.engines.accelerators import gpus
-from llmopt.engines.locate import environment_folder, python_in
+from llmopt.engines.locate import NOTE, environment_folder, environment_note, python_in
 from llmopt.errors import EngineError, StorageError, UsageError, WeightsError
-from llmopt.paths import ensure
+from llmopt.paths import MARKER, ensure
 from llmopt.records import Hardware, digest
 
 __all__ = ["Recipe", "Step", "install", "installable", "recipe_for"]
 
-NOTE = "llmopt-environment.json"
+LOCK = ".lock"
 GB = 10**9
 POLL_S = 0.2
 TELL_S = 1.0
@@ -129,7 +130,9 @@ class _Installation:
         self._packages = 0
 
     def run(self) -> Path:
-        done = _done(self._folder, self._recipe)
+        half = environment_note(self._folder).get("unpacking")
+        done = () if half else _done(self._folder, self._recipe)
+        _note(self._folder, self._recipe, done)
         steps: tuple[tuple[StepName, Callable[[], None]], ...] = (
             ("make", self._make),
             ("fetch", self._fetch),
@@ -155,6 +158,7 @@ class _Installation:
 
     def _make(self) -> None:
         try:
+            self._clear()
             venv.EnvBuilder(with_pip=True, symlinks=os.name != "nt", clear=False).create(self._folder)
         except OSError as error:
             raise StorageError(
@@ -164,7 +168,23 @@ class _Installation:
             raise EngineError("environments.no_venv", python=sys.executable, detail=_tail(error.output)) from error
 
     def _fetch(self) -> None:
-        self._pip("install", "--progress-bar", "off", "--prefer-binary", *self._recipe.packages)
+        try:
+            self._pip("install", "--progress-bar", "off", "--prefer-binary", *self._recipe.packages)
+        except BaseException:
+            if environment_note(self._folder).get("unpacking"):
+                self._clear()
+                _note(self._folder, self._recipe, ())
+            raise
+
+    def _clear(self) -> None:
+        """Remove the packages and the interpreter, so that nothing half unpacked is ever taken for whole."""
+        for entry in self._folder.iterdir():
+            if entry.name in (NOTE, MARKER, LOCK) or entry.suffix == ".log":
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
 
     def _remove(self) -> None:
         if self._recipe.remove:
@@ -198,6 +218,7 @@ class _Installation:
         elif line.lstrip().startswith("Downloading "):
             self._tell("fetch", " ".join(words[1:]).rpartition("/")[2])
         elif line.startswith("Installing collected packages"):
+            _note(self._folder, self._recipe, ("make",), unpacking=True)
             self._tell("unpack", str(self._packages))
 
     def _watched(self, argv: list[str], log: Path, on_line: Callable[[str], None]) -> int:
@@ -246,15 +267,12 @@ def _begin(folder: Path, recipe: Recipe) -> None:
 
 def _done(folder: Path, recipe: Recipe) -> tuple[str, ...]:
     """The steps that were finished for this very recipe; of another one only the bare environment counts."""
-    try:
-        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-        done = tuple(str(step) for step in note["done"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ()
+    note = environment_note(folder)
+    done = tuple(str(step) for step in note.get("done", ()))
     return done if note.get("key") == recipe.key else tuple(step for step in done if step == "make")
 
 
-def _note(folder: Path, recipe: Recipe, done: tuple[str, ...]) -> None:
+def _note(folder: Path, recipe: Recipe, done: tuple[str, ...], *, unpacking: bool = False) -> None:
     part = folder / f"{NOTE}.part"
     note = {
         "engine": recipe.engine,
@@ -262,6 +280,7 @@ def _note(folder: Path, recipe: Recipe, done: tuple[str, ...]) -> None:
         "key": recipe.key,
         "packages": recipe.packages,
         "done": done,
+        "unpacking": unpacking,
     }
     try:
         part.write_text(json.dumps(note, indent=1), encoding="utf-8")
@@ -273,7 +292,7 @@ def _note(folder: Path, recipe: Recipe, done: tuple[str, ...]) -> None:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """One installation a folder: another one is refused with an explanation, not waited for."""
-    with (folder / ".lock").open("a+b") as file:
+    with (folder / LOCK).open("a+b") as file:
         if sys.platform == "win32":
             yield
             return

@@ -5,28 +5,34 @@ Nothing of the engine is imported: its interpreter is asked for the version in t
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from llmopt.config.settings import load_settings
 from llmopt.engines.probing import ask
 from llmopt.paths import Workspace
 
 __all__ = [
+    "NOTE",
     "Found",
     "configured_command",
     "converter",
     "environment_folder",
+    "environment_note",
     "has_module",
     "locate_package",
     "python_in",
 ]
 
+NOTE = "llmopt-environment.json"
+"""In an environment of ours: its recipe and the steps that are done."""
 ASK_VERSION = """
 import importlib.metadata as m, sys
 for name in sys.argv[1:]:
@@ -61,6 +67,21 @@ def environment_folder(engine: str) -> Path:
     return Workspace.here().cache / "engines" / engine
 
 
+def environment_note(folder: Path) -> Mapping[str, Any]:
+    """What ``llmopt engines install`` noted in ``folder``; empty where it is none of ours."""
+    try:
+        note: Any = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) and isinstance(note.get("done", []), list) else {}
+
+
+def _ours(engine: str) -> str | None:
+    """The interpreter of our own environment, once all its packages are there: a half one has a version too."""
+    folder = environment_folder(engine)
+    return python_in(folder) if "fetch" in environment_note(folder).get("done", ()) else None
+
+
 def locate_package(engine: str, *, command: str, distributions: Sequence[str]) -> Found | None:
     """The first interpreter that has one of ``distributions``: configured, ours, beside ``command`` on PATH, this one.
 
@@ -71,7 +92,7 @@ def locate_package(engine: str, *, command: str, distributions: Sequence[str]) -
         return _asked(_interpreter_of(wish), "setting", distributions)
     on_path = shutil.which(command)
     places = [
-        (python_in(environment_folder(engine)), "environment"),
+        (_ours(engine), "environment"),
         (_interpreter_of(on_path) if on_path else None, "path"),
         (sys.executable if any(find_spec(name.replace("-", "_")) for name in distributions) else None, "here"),
     ]

@@ -179,13 +179,14 @@ class Sglang:
         options = ("--model-path", model.path, "--served-model-name", endpoint.model, *_arguments(settings, model))
         where = ("--host", endpoint.host, "--port", str(endpoint.port))
         env = {} if model.format == "hub" else {"HF_HUB_OFFLINE": "1"}
+        shell = ("env", *(f"{name}={value}" for name, value in env.items())) if env else ()
         return LaunchPlan(
             engine=self.name,
             argv=(*program, *options, "--random-seed", "0", "--enable-metrics", *where),
             env={"PYTHONSAFEPATH": "1", **env},
             endpoint=endpoint,
-            command=("python", "-m", MODULE, *options, *LOCAL),
-            command_here=(found.python, "-m", MODULE, *options, *LOCAL) if found else (),
+            command=(*shell, "python", "-m", MODULE, *options, *LOCAL),
+            command_here=(*shell, found.python, "-m", MODULE, *options, *LOCAL) if found else (),
             settings=dict(settings),
             stdin=f"{endpoint.api_key}\n" if endpoint.api_key else None,
             ready_cap_s=READY_CAP_S,

@@ -114,6 +114,38 @@ def everything(plan: LaunchPlan) -> str:
     return json.dumps([plan.argv, dict(plan.env), plan.command]) + repr(plan) + repr(plan.endpoint)
 
 
+NOT_PRINTED = frozenset(
+    {
+        *("--host", "--port", "--uds", "--api-key", "--api-key-file"),  # where it listens, and for whom
+        *("--seed", "--random-seed", "--default-seed"),  # measured requests repeat; users' need not
+        *("--enable-metrics", "--metrics", "--slots", "--disable-uvicorn-access-log"),  # what only we look at
+        *("--cors-origins", "--no-cors-credentials", "--no-ui", "--offline", "--threads-http"),
+    }
+)
+"""Options a measured launch has and a printed command may lack: none of them changes speed, memory or fixed answers."""
+
+
+def settings_in(argv: tuple[str, ...]) -> dict[str, list[str]]:
+    """Option → its words, without those that are not printed."""
+    found: dict[str, list[str]] = {}
+    last = ""
+    for word in argv:
+        if word.startswith("--"):
+            last = word
+            found[last] = []
+        elif last:
+            found[last].append(word)
+    return {name: words for name, words in found.items() if name not in NOT_PRINTED}
+
+
+def environment_in(command: tuple[str, ...]) -> dict[str, str]:
+    """What the leading ``env`` of a printed command sets."""
+    if command[:1] != ("env",):
+        return {}
+    words = itertools.takewhile(lambda word: "=" in word, command[1:])
+    return dict(word.split("=", 1) for word in words)
+
+
 cases = pytest.mark.parametrize(
     ("hardware", "task"),
     [pytest.param(MACHINES[m], TASKS[k], id=f"{m}, {k}") for m, k in itertools.product(MACHINES, TASKS)],
@@ -257,6 +289,22 @@ class TestEngineContract:
         assert plan.endpoint.model
         if engine.transport != "remote":
             assert plan.endpoint.model in plan.argv
+
+    @cases
+    def test_a_copied_command_is_what_was_measured(
+        self, name: str, hardware: Hardware, task: Task, tmp_path: Path
+    ) -> None:
+        engine = get_engine(name)
+        model = model_for(engine)
+        for settings in starts(engine, model, hardware, task):
+            plan = engine.plan(model, settings, run_folder(engine, tmp_path))
+            for command in (plan.command, plan.command_here):
+                if not command:
+                    continue
+                assert settings_in(command) == settings_in(plan.argv)
+                measured = {name: value for name, value in plan.env.items() if name != "PYTHONSAFEPATH"}
+                assert environment_in(command) == measured
+                assert model.path in command
 
     def test_socket_engines_can_also_take_a_port(self, name: str, tmp_path: Path) -> None:
         engine = get_engine(name)

@@ -204,9 +204,12 @@ def test_restarts_are_counted_within_their_window_with_growing_pauses():
     assert restarts.pause_s(101) == 4.0  # the first one is forgotten
 
 
-async def test_the_printed_command_of_llama_cpp_works_when_copied(demo_model, tmp_path):
+@pytest.mark.parametrize("name", ["llamacpp", "llama-server"])
+async def test_the_printed_command_of_llama_cpp_works_when_copied(name, demo_model, tmp_path):
     model = read_model(demo_model, "smollm2-135m")
-    engine = get_engine("llamacpp")
+    engine = get_engine(name)
+    if not engine.installation().available:
+        pytest.skip(f"no {name} on PATH")
     settings = {**engine.preset(model, probe(), TASK, None), "threads": 1}
     plan = engine.plan(model, settings, RunFolder(folder=tmp_path, endpoint=Endpoint(model=model.name, port=1)))
     port = free_port()

@@ -9,39 +9,11 @@ from llmopt.engines.doctor import examine
 from llmopt.engines.locate import Found
 from llmopt.errors import UsageError
 from llmopt.messages import t
-from llmopt.records import Cpu, Device, DeviceType, Hardware, HostMemory, Installation
+from llmopt.records import Installation
+from tests.unit.machines import cpu_machine, gpu_machine
 
 VERSIONS = {"vllm": "0.32.0", "torch": "2.13.0+cu130"}
 SERVING = {"transformers": "5.24.0", "torch": "2.13.0+cpu", "fastapi": "1", "uvicorn": "1", "openai": "1"}
-
-
-def cpu_machine(*features):
-    """A machine without a GPU; without words, one of today."""
-    cpu = Cpu(
-        model="a CPU",
-        architecture="x86_64",
-        physical_cores=2,
-        logical_cores=4,
-        usable_cores=4,
-        features=features or ("avx2", "avx512f"),
-    )
-    return Hardware(cpu=cpu, memory=HostMemory(total_bytes=16 << 30, available_bytes=16 << 30), system="Linux")
-
-
-def gpu_machine(driver="580.95.05"):
-    """A machine with one NVIDIA GPU."""
-    device = Device(
-        index=0,
-        uuid="GPU-0",
-        vendor="nvidia",
-        kind=DeviceType.CUDA,
-        name="a GPU",
-        total_bytes=80 << 30,
-        free_bytes=80 << 30,
-        compute_capability=(9, 0),
-        driver=driver,
-    )
-    return replace(cpu_machine(), devices=(device,))
 
 
 @pytest.fixture

@@ -6,42 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from llmopt.engines import environments
+from llmopt.engines import environments, locate
 from llmopt.engines.environments import NOTE, Recipe, install, installable, recipe_for
 from llmopt.errors import EngineError, StorageError, UsageError, WeightsError
 from llmopt.messages import t
-from llmopt.records import Cpu, Device, DeviceType, Hardware, HostMemory
+from tests.unit.machines import cpu_machine, gpu_machine
 
 RECIPE = Recipe(engine="tiny", name="tiny", version="1", packages=("tinyengine==1",), module="tinyengine", disk_gb=0.01)
-
-
-def cpu_machine(*features):
-    """A machine without a GPU; without words, one of today."""
-    cpu = Cpu(
-        model="a CPU",
-        architecture="x86_64",
-        physical_cores=2,
-        logical_cores=4,
-        usable_cores=4,
-        features=features or ("avx2", "avx512f"),
-    )
-    return Hardware(cpu=cpu, memory=HostMemory(total_bytes=16 << 30, available_bytes=16 << 30), system="Linux")
-
-
-def gpu_machine(driver="580.95.05"):
-    """A machine with one NVIDIA GPU."""
-    device = Device(
-        index=0,
-        uuid="GPU-0",
-        vendor="nvidia",
-        kind=DeviceType.CUDA,
-        name="a GPU",
-        total_bytes=80 << 30,
-        free_bytes=80 << 30,
-        compute_capability=(9, 0),
-        driver=driver,
-    )
-    return replace(cpu_machine(), devices=(device,))
 
 
 def wheel(folder, name, version, body):
@@ -113,6 +84,48 @@ def test_an_environment_is_made_once_goes_on_where_it_stopped_and_is_checked(tmp
         install(absent, folder=folder)
     assert missing.value.key == "environments.not_offered"
     assert missing.value.exit_code == 5
+
+
+class Stopped(BaseException):
+    """Somebody pressed Ctrl-C."""
+
+
+def stop_at(name):
+    def tell(step):
+        if step.name == name:
+            raise Stopped
+
+    return tell
+
+
+@pytest.mark.parametrize("moment", ["make", "fetch", "unpack", "check"])
+def test_an_interrupted_installation_leaves_nothing_half(tmp_path, index, monkeypatch, moment):
+    monkeypatch.setenv("LLMOPT_HOME", str(tmp_path))
+    folder = locate.environment_folder("tiny")
+    with pytest.raises(Stopped):
+        install(RECIPE, progress=stop_at(moment))
+
+    def found():
+        return locate.locate_package("tiny", command="no-such-command", distributions=("tinyengine",))
+
+    assert (found() is not None) == (moment == "check"), "only an environment with all its packages counts"
+    if moment == "unpack":
+        assert not (folder / "lib").exists(), "what was being unpacked is gone"
+    python = install(RECIPE)
+    assert found().python == str(python)
+    assert found().version == "1"
+
+
+def test_what_a_killed_installation_left_is_made_again(tmp_path, index):
+    folder = tmp_path / "env"
+    python = install(RECIPE, folder=folder)
+    (module,) = folder.rglob("tinyengine.py")
+    module.unlink()  # pip would call the package installed all the same
+    environments._note(folder, RECIPE, ("make",), unpacking=True)
+    told = []
+    assert install(RECIPE, folder=folder, progress=told.append) == python
+    assert steps(told)[0] == "make"
+    assert module.exists()
 
 
 def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
