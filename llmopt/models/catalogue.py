@@ -17,7 +17,7 @@ from llmopt.models.entry import HubFiles, ModelEntry, PackagePart
 from llmopt.paths import Workspace
 from llmopt.records import ModelInfo
 
-__all__ = ["DEFAULT_MODEL", "all_models", "built_in_models", "find_model", "model_names"]
+__all__ = ["DEFAULT_MODEL", "all_models", "built_in_models", "find_model", "model_names", "served_model"]
 
 DEFAULT_MODEL = "qwen2.5-coder-0.5b"
 """What runs where no model is named."""
@@ -43,6 +43,12 @@ def find_model(name_or_path: str, workspace: Workspace) -> ModelEntry:
     if near:
         raise UsageError("models.unknown_near", name=name_or_path, near=", ".join(near))
     raise UsageError("models.unknown", name=name_or_path)
+
+
+def served_model(name: str, workspace: Workspace) -> ModelEntry:
+    """The entry of a model that somebody else serves: under any name, for nothing of it needs to be here."""
+    facts = ModelInfo(name=name, path=name, format="hub")
+    return all_models(workspace).get(name) or ModelEntry(name=name, path=name, facts=facts, origin="hub")
 
 
 def _near(wanted: str, known: tuple[str, ...]) -> list[str]:

@@ -30,6 +30,7 @@ from llmopt.study.recorder import Recorder
 from llmopt.study.reference import reference_answers
 from llmopt.study.result import SCHEMA_VERSION, command_of, configuration_of, model_facts, versions_of
 from llmopt.study.run import study_folder
+from llmopt.study.telling import cause
 from llmopt.workload.repeats import repeats_for
 
 __all__ = ["Contender", "LaunchRun", "Launched", "costs", "envelope", "recording", "short", "side"]
@@ -245,11 +246,9 @@ def recording(
 
 
 def _refusal(contender: Contender, result: TrialResult) -> LlmoptError:
-    failed = result.failed
-    why, detail = (failed.text, failed.detail) if failed else (result.outcome.value, "")
-    if failed is not None and failed.category == "memory":
-        return DoesNotFit("benchmark.does_not_fit", what=contender.label, why=why, detail=detail)
-    return EngineError("benchmark.failed", what=contender.label, why=why, detail=detail)
+    if result.failed is not None and result.failed.category == "memory":
+        return DoesNotFit("benchmark.does_not_fit", what=contender.label, **cause(result))
+    return EngineError("benchmark.failed", what=contender.label, **cause(result))
 
 
 # ── figures of one contender ───────────────────────────────────────────────────────────────────────────────────────

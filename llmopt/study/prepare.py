@@ -14,7 +14,7 @@ from llmopt.hardware.defaults import STRATEGY_SAMPLING
 from llmopt.hardware.probe import probe
 from llmopt.measure.calibrate import Calibration, NoiseFloor
 from llmopt.measure.judging import Judge, judge_for
-from llmopt.models.catalogue import find_model
+from llmopt.models.catalogue import find_model, served_model
 from llmopt.models.entry import ModelEntry
 from llmopt.models.weights import WeightsFormat
 from llmopt.objective import Constraint, Goal, parse_constraints, parse_objectives, strategy_goal
@@ -128,7 +128,7 @@ def prepare(
     ``hardware`` is where trials will run, where that is not this machine.
     """
     goal, constraints = goal_of(request)
-    entry = find_model(request.model, workspace)
+    entry = _entry_of(request, workspace)
     dataset = load_dataset(
         request.dataset,
         workspace=workspace,
@@ -196,6 +196,12 @@ def prepare(
         noise=calibration.noise(engine=engine.name, model=model.name, objective=SPEED),
     )
     return prepared.resolving(len(search_items))
+
+
+def _entry_of(request: StudyRequest, workspace: Workspace) -> ModelEntry:
+    """The model asked for; a server that somebody else runs may give its models any name."""
+    remote = request.engine is not None and get_engine(request.engine).transport == "remote"
+    return (served_model if remote else find_model)(request.model, workspace)
 
 
 def _engine_for(entry: ModelEntry, hardware: Hardware, asked: str | None) -> tuple[Engine, str, WeightsFormat]:

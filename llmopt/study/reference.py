@@ -15,6 +15,7 @@ from llmopt.store.beside import sample_from
 from llmopt.store.samples import read_samples, write_samples
 from llmopt.study.kept_answers import KeptAnswers
 from llmopt.study.prepare import Prepared
+from llmopt.study.telling import cause
 
 __all__ = ["greedy", "reference_answers"]
 
@@ -48,9 +49,7 @@ async def reference_answers(
     if asked:
         result = await bench.run(configuration, asked, on_sample=on_sample)
         if result.outcome is not Outcome.DONE:
-            failed = result.failed
-            why, detail = (failed.text, failed.detail) if failed else (result.outcome.value, "")
-            raise EngineError("study.baseline_failed", why=why, detail=detail)
+            raise EngineError("study.baseline_failed", **cause(result))
         answered = [sample for sample in result.samples if sample.ok]
         kept.put(configuration, [requests[sample.item_id] for sample in answered], answered)
         known |= {sample.item_id: sample for sample in answered}

@@ -37,7 +37,7 @@ from llmopt.study.reference import reference_answers
 from llmopt.study.remote import Job
 from llmopt.study.running import TrialRunner
 from llmopt.study.searching import Searching, eligible, space_of, starting_points
-from llmopt.study.telling import Teller
+from llmopt.study.telling import Teller, cause
 from llmopt.workload.prompts import DEFAULT_FORM, render
 
 __all__ = ["Finished", "StudyRun", "study_folder"]
@@ -195,9 +195,7 @@ class StudyRun:
         except TimeoutError:
             raise UsageError("study.baseline_too_slow", seconds=round(self.clock.limit_s or 0)) from None
         if result.outcome is not Outcome.DONE:
-            failed = result.failed
-            why, detail = (failed.text, failed.detail) if failed else (result.outcome.value, "")
-            raise EngineError("study.baseline_failed", why=why, detail=detail)
+            raise EngineError("study.baseline_failed", **cause(result))
         found = self.store.trial(self.study_id, number)
         if found is None:
             raise DataError("study.trial_vanished", number=number)

@@ -114,6 +114,8 @@ def prepare_serving(request: ServeRequest, workspace: Workspace, settings: Setti
         raise DataError("benchmark.not_a_result", path=path, reason="best")
     settings.apply_engine_environment()
     engine = get_engine(wanted.configuration.engine)
+    if engine.transport == "remote":
+        raise UsageError("serve.remote", engine=engine.name)
     installed = engine.installation()
     if not installed.available:
         raise EngineMissing("engines.not_usable", name=engine.name, reason=t(installed.why_not or "engines.unknown"))

@@ -13,7 +13,7 @@ from llmopt.search.trial import TrialResult
 from llmopt.study.events import Event, Listener
 from llmopt.study.knowledge import Knowledge
 
-__all__ = ["Teller"]
+__all__ = ["Teller", "cause"]
 
 SHOWN = ("accuracy", "answers_per_minute", "memory_bytes")
 
@@ -90,3 +90,11 @@ class Teller:
             self.say(Event(kind="sample", data={"done": done, "total": total}))
 
         return note
+
+
+def cause(result: TrialResult) -> dict[str, str]:
+    """Why a trial has no measurement and what mends it (``why``), and the log's last lines (``detail``)."""
+    failed = result.failed
+    if failed is None:
+        return {"why": result.outcome.value, "detail": ""}
+    return {"why": f"{failed.text} {failed.remedy}".strip(), "detail": failed.detail}

@@ -59,6 +59,9 @@ def test_a_remote_server_is_tuned_by_request_settings_and_its_key_is_written_now
     assert len(written) > 5
     assert not [path for path in written if KEY.encode() in path.read_bytes()]
     assert KEY not in ran.out + ran.err
+    served = cli.run("serve", "far", "--lang", "en")
+    assert served.code == 2
+    assert "somebody else runs" in served.err
     cli.wait_until_clean()
 
 
@@ -72,7 +75,9 @@ def test_a_wrong_key_and_an_address_where_nobody_is_are_said_with_the_next_step(
         ]:
             for lang in ("en", "ko"):
                 env = {"OPENAI_API_KEY": key, "OPENAI_BASE_URL": url}
-                ran = inline.run("benchmark", "--engine", "openai", "--model", "house-model", *REMOTE, lang=lang, env=env)
+                ran = inline.run(
+                    "benchmark", "--engine", "openai", "--model", "house-model", *REMOTE, lang=lang, env=env
+                )
                 assert ran.code in (5, 6), ran.err
                 assert said[lang] in ran.err, ran.err
                 assert key not in ran.err

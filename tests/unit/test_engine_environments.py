@@ -101,17 +101,18 @@ def stop_at(name):
 @pytest.mark.parametrize("moment", ["make", "fetch", "unpack", "check"])
 def test_an_interrupted_installation_leaves_nothing_half(tmp_path, index, monkeypatch, moment):
     monkeypatch.setenv("LLMOPT_HOME", str(tmp_path))
-    folder = locate.environment_folder("tiny")
+    recipe = replace(RECIPE, engine="transformers")
+    folder = locate.environment_folder("transformers")
     with pytest.raises(Stopped):
-        install(RECIPE, progress=stop_at(moment))
+        install(recipe, progress=stop_at(moment))
 
     def found():
-        return locate.locate_package("tiny", command="no-such-command", distributions=("tinyengine",))
+        return locate.locate_package("transformers", command="no-such-command", distributions=("tinyengine",))
 
     assert (found() is not None) == (moment == "check"), "only an environment with all its packages counts"
     if moment == "unpack":
         assert not (folder / "lib").exists(), "what was being unpacked is gone"
-    python = install(RECIPE)
+    python = install(recipe)
     assert found().python == str(python)
     assert found().version == "1"
 
