@@ -75,9 +75,8 @@ def test_a_wrong_key_and_an_address_where_nobody_is_are_said_with_the_next_step(
         ]:
             for lang in ("en", "ko"):
                 env = {"OPENAI_API_KEY": key, "OPENAI_BASE_URL": url}
-                ran = inline.run(
-                    "benchmark", "--engine", "openai", "--model", "house-model", *REMOTE, lang=lang, env=env
-                )
+                model = ("--engine", "openai", "--model", "house-model", "--name", f"{lang}-{key[:5]}")
+                ran = inline.run("benchmark", *model, *REMOTE, lang=lang, env=env)
                 assert ran.code in (5, 6), ran.err
                 assert said[lang] in ran.err, ran.err
                 assert key not in ran.err
