@@ -10,6 +10,7 @@ import click
 
 from llmopt.cli.data import data_fields, data_options
 from llmopt.cli.evaluated import judges_whole_runs, optimize_with_evaluator
+from llmopt.cli.measuring import check_load
 from llmopt.cli.options import (
     Output,
     debug_option,
@@ -118,8 +119,7 @@ def command(
 def _request(given: dict[str, Any], settings: Any, limit_s: float | None, workspace: Any, *, as_json: bool) -> Any:
     from llmopt.study import StudyRequest
 
-    if given["streams"] is not None and given["rate"] is not None:
-        raise UsageError("cli.streams_and_rate")
+    check_load(given)
     if given["strategy"] and given["objectives"]:
         raise UsageError("cli.strategy_and_objective")
     demo = settings.origin("model") == "default"

@@ -32,9 +32,9 @@ OF_TRIALS = ("accuracy", "answers_per_minute", "e2e_p50_ms", "memory_bytes")
 
 
 def estimates_of(side: Mapping[str, Any]) -> dict[str, Any]:
-    """Confirmed figures where there are any, else those of the search."""
+    """Confirmed figures where there are any, else those of the search; what they cost where the machine has a price."""
     searched = (side["search"] or {}).get("estimates", {})
-    return {**searched, **(side["confirmed"] or {})}
+    return {**searched, **(side["confirmed"] or {}), **(side.get("cost") or {})}
 
 
 def study_document(result: Mapping[str, Any], detail: Detail) -> Document:

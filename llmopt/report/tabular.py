@@ -31,8 +31,8 @@ def _sides(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
             yield one["label"], one["figures"]
         return
     for name in ("baseline", "best"):
-        for stage in ("search", "confirmed"):
-            found = result[name][stage]
+        for stage in ("search", "confirmed", "cost"):
+            found = result[name].get(stage)
             if found:
                 yield f"{name} ({stage})", found.get("estimates", found)
     for trial in result["trials"]:

@@ -23,6 +23,7 @@ from llmopt.search.trial import Bench, TrialResult
 from llmopt.store.database import Store
 from llmopt.store.heartbeat import beating
 from llmopt.study.answering import answer_items
+from llmopt.study.costs import costs
 from llmopt.study.events import Event, Listener
 from llmopt.study.host import StudyHost
 from llmopt.study.prepare import Prepared
@@ -35,7 +36,6 @@ from llmopt.workload.repeats import repeats_for
 
 __all__ = ["Contender", "LaunchRun", "Launched", "costs", "envelope", "recording", "short", "side"]
 
-TOKENS, ANSWERS = 1_000_000, 1_000
 """The units in which cost is given."""
 COUNTED = ("error_rate", "truncated_rate", "attainment")
 """Shares of requests, pooled over launches."""
@@ -269,8 +269,7 @@ def side(
     scores = [score for result in results for score in result.scores]
     figures = {**_over_launches(results, confidence), **quality(items, scores)}
     figures["truncated"] = status_share(scores, AnswerStatus.TRUNCATED)
-    if price_per_hour:
-        figures |= costs(figures, price_per_hour)
+    figures |= costs(figures, price_per_hour)
     warnings = [w for result in results if result.measurement for w in result.measurement.warnings]
     return {
         "label": contender.label,
@@ -285,28 +284,6 @@ def side(
         "asked": [item.id for item in items],
         "launches": [_launch(result) for result in results],
     }
-
-
-def costs(figures: Mapping[str, Estimate], price_per_hour: float) -> dict[str, Estimate]:
-    """What a million output tokens and a thousand answers cost at this speed; the interval is that of the speed."""
-    found = {}
-    for name, speed, per_hour, unit in (
-        ("cost_per_million_tokens", "output_tokens_per_s", 3600 / TOKENS, "price/1M tokens"),
-        ("cost_per_thousand_answers", "answers_per_minute", 60 / ANSWERS, "price/1k answers"),
-    ):
-        estimate = figures.get(speed)
-        if estimate is None or estimate.value <= 0:
-            continue
-
-        def cost(rate: float | None, per_hour: float = per_hour) -> float | None:
-            return price_per_hour / (rate * per_hour) if rate else None
-
-        low, high = cost(estimate.high), cost(estimate.low)
-        if low is None or high is None:
-            low = high = None
-        value = price_per_hour / (estimate.value * per_hour)
-        found[name] = Estimate(value=value, unit=unit, n=estimate.n, low=low, high=high, method=f"price / {speed}")
-    return found
 
 
 def _over_launches(results: Sequence[TrialResult], confidence: float) -> dict[str, Estimate]:

@@ -18,11 +18,12 @@ from llmopt.measure.diversity import diversity, diversity_by_item
 from llmopt.measure.findings import findings
 from llmopt.measure.stats.verdicts import quality_verdict, speed_verdict
 from llmopt.objective import Constraint, pareto_front
-from llmopt.records import Configuration, Endpoint, Outcome, Score, Verdict, VerdictKind
+from llmopt.records import Configuration, Endpoint, Estimate, Outcome, Score, Verdict, VerdictKind
 from llmopt.search.confirm import Arm, ArmPass, Step, steps
 from llmopt.search.recorded_space import space_to_plain
 from llmopt.store.database import Store
 from llmopt.store.rows import TrialRow
+from llmopt.study.costs import costs
 from llmopt.study.limits import unreached
 from llmopt.study.prepare import Prepared
 from llmopt.study.run import Finished, study_folder
@@ -236,12 +237,14 @@ def _side(prepared: Prepared, finished: Finished, row: TrialRow, matches: TokenM
     passes = [p for p in finished.passes if p.key == row.configuration.key and p.result.outcome is Outcome.DONE]
     confirmed = [score for p in passes for score in p.result.scores]
     items = prepared.confirm_items if confirmed else prepared.search_items
+    held_out = _confirmed(prepared, finished, row.configuration.key)
     return {
         "trial": row.number,
         "configuration": configuration_of(row.configuration),
         "command": command_of(prepared, row.configuration),
         "search": row.measurement.to_json() if row.measurement else None,
-        "confirmed": _confirmed(prepared, finished, row.configuration.key),
+        "confirmed": held_out,
+        "cost": _cost(prepared, row, held_out),
         "answers": findings(items, confirmed or matches.scores(row)),
         "token_match": matches.of(row),
     }
@@ -270,6 +273,14 @@ def _confirmed(prepared: Prepared, finished: Finished, key: str) -> dict[str, An
         "method": "t over launches",
     }
     return found
+
+
+def _cost(prepared: Prepared, row: TrialRow, confirmed: Mapping[str, Any] | None) -> dict[str, Any]:
+    """At the confirmed speed where there is one; empty where the machine has no price."""
+    figures = dict(row.measurement.estimates) if row.measurement else {}
+    if confirmed:
+        figures[SPEED] = Estimate(**confirmed[SPEED])
+    return {name: asdict(found) for name, found in costs(figures, prepared.request.price_per_hour).items()}
 
 
 def configuration_of(configuration: Configuration) -> dict[str, Any]:

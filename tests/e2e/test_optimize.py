@@ -1,6 +1,7 @@
 """The main job from end to end on the scripted engine: results, Ctrl-C, kill -9, resume."""
 
 import json
+import math
 import signal
 import sqlite3
 
@@ -34,12 +35,16 @@ def finished(cli):
 
 
 def test_a_dry_run_ends_with_a_verdict_files_and_nothing_running(cli):
-    ran = cli.run(*DRY, "--trials", "8", env=FAST)
+    ran = cli.run(*DRY, "--trials", "8", "--price-per-hour", "2", env=FAST)
     assert ran.code == 0, ran.err
     assert "Verdict" in ran.out or "Undecided" in ran.out
     found = result(cli)
     assert {"schema_version", "baseline", "best", "verdict", "command", "hardware", "versions"} <= found.keys()
     assert "interval" in found["verdict"]
+    for side in (found["baseline"], found["best"]):
+        speed = (side["confirmed"] or side["search"]["estimates"])["answers_per_minute"]["value"]
+        assert math.isclose(side["cost"]["cost_per_thousand_answers"]["value"], 2 / (speed * 60) * 1000)
+    assert "cost of 1,000 answers" in ran.out
     assert len([t for t in found["trials"] if t["outcome"] in {"done", "raced_out"}]) == 8
     folder = cli.folder / "optimization_results" / "study"
     assert {"result.json", "report.ko.md", "report.en.md", "report.html", "samples"} <= {
