@@ -29,6 +29,7 @@ from llmopt.records import (
     Strategy,
     Task,
 )
+from llmopt.runtime.environment import TELEMETRY_OFF
 
 __all__ = ["TOOLS", "Contained", "ContainerImage", "contained_plan"]
 
@@ -137,7 +138,7 @@ def contained_plan(
         *("--publish", f"127.0.0.1:{port}:{port}", "--shm-size", SHARED_MEMORY, "--stop-timeout", str(STOP_S)),
         *_gpu_options(image.tool, gpu_uuids),
         *(part for mount in _mounts(model, scripts) for part in ("--volume", mount)),
-        *(part for pair in sorted(plan.env.items()) for part in ("--env", "=".join(pair))),
+        *(part for pair in sorted({**TELEMETRY_OFF, **plan.env}.items()) for part in ("--env", "=".join(pair))),
     )
     entry, rest = _inside(plan, scripts)
     began = (image.tool, "run", "--rm", "--init")

@@ -24,6 +24,7 @@ from llmopt.models.metadata import read_model
 from llmopt.models.progress import Meter, ProgressCallback
 from llmopt.models.weights import weights_cache
 from llmopt.paths import ensure
+from llmopt.runtime.environment import TELEMETRY_OFF
 
 __all__ = ["convert", "converted", "source_digest"]
 
@@ -92,7 +93,8 @@ def _run(gguf: Path, target: Path, python: str, progress: ProgressCallback | Non
     """Start the worker and follow its stages; the growing files show how far the writing is."""
     script = Path(__file__).resolve().parents[1] / "workers" / "gguf_to_safetensors.py"
     meter = Meter(progress, phase="convert", what=name, total_bytes=None)
-    env = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+    switches = {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", **TELEMETRY_OFF}
+    env = {**os.environ, **switches}
     target.mkdir(parents=True)
     log = target / "conversion.log"
     with log.open("wb") as output, log.open(encoding="utf-8", errors="replace") as lines:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 
-__all__ = ["child_environment"]
+__all__ = ["TELEMETRY_OFF", "child_environment"]
 
 SYSTEM = """
     PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR TEMP TMP TERM LD_LIBRARY_PATH DYLD_LIBRARY_PATH
@@ -28,15 +28,20 @@ PREFIXES = (
 SECRET = re.compile(r"TOKEN(?!IZERS)|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 """Never handed on: an environment is readable by every process of the user. Keys go by file or standard input."""
 
-OURS = {
-    "PYTHONSAFEPATH": "1",  # else a child started in a checkout would import our config/ and core/
-    "PYTHONUNBUFFERED": "1",  # else the log would be silent while the engine works, and look like a stall
-    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+TELEMETRY_OFF: Mapping[str, str] = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "GRADIO_ANALYTICS_ENABLED": "False",
+}
+"""What keeps engines and their libraries from reporting their use to their makers."""
+
+OURS = {
+    "PYTHONSAFEPATH": "1",  # else a child started in a checkout would import our config/ and core/
+    "PYTHONUNBUFFERED": "1",  # else the log would be silent while the engine works, and look like a stall
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    **TELEMETRY_OFF,
 }
 
 

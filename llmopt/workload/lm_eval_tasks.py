@@ -21,6 +21,7 @@ from typing import Any
 
 from llmopt.errors import DataError
 from llmopt.records import Item
+from llmopt.runtime.environment import TELEMETRY_OFF
 from llmopt.workload.splits import assign_splits, draw
 
 __all__ = ["LIKELIHOOD", "PREFIX", "Bridge", "bridge_to", "load_task", "named_task"]
@@ -31,6 +32,7 @@ LIKELIHOOD = "likelihood"
 INTERPRETER_VARIABLE = "LLMOPT_LM_EVAL_PYTHON"
 """Names a Python that has lm_eval, where ours has not."""
 
+SWITCHES = {"PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8", "TQDM_DISABLE": "1", **TELEMETRY_OFF}
 _STOP_S = 10.0
 
 
@@ -46,7 +48,7 @@ class Bridge:
             stderr=subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
-            env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8", "TQDM_DISABLE": "1"},
+            env={**os.environ, **SWITCHES},
         )
         self._lock = threading.Lock()
         self._opened: set[tuple[str, str, int | None]] = set()

@@ -29,7 +29,9 @@ from llmopt.records import (
     Strategy,
     Task,
 )
+from llmopt.runtime.environment import TELEMETRY_OFF, child_environment
 
+HUB_CLIENTS = ("vllm", "sglang", "transformers")
 KEY = "k3y-that-must-never-show"
 SOCKET = "/run/user/1/llmopt-1/r/e.sock"
 GIB = 1 << 30
@@ -268,6 +270,17 @@ class TestEngineContract:
             assert engine.transport == "remote" or KEY in (plan.stdin or "")
         else:
             assert plan.stdin is None, "an engine without a key is told none"
+
+    def test_nothing_is_reported_and_no_hub_is_asked_for_what_is_here(self, name: str, tmp_path: Path) -> None:
+        engine = get_engine(name)
+        model = model_for(engine)
+        plan = engine.plan(
+            model, engine.baseline(model, MACHINES["laptop"], TASKS["four streams"]), run_folder(engine, tmp_path)
+        )
+        environment = child_environment(plan.env, dict.fromkeys(TELEMETRY_OFF, "0"))
+        assert TELEMETRY_OFF.items() <= environment.items()
+        if name in HUB_CLIENTS and model.format != "hub":
+            assert environment["HF_HUB_OFFLINE"] == "1"
 
     def test_plan_binds_exactly_where_it_was_told(self, name: str, tmp_path: Path) -> None:
         engine = get_engine(name)

@@ -16,6 +16,7 @@ from llmopt.engines.registry import get_engine
 from llmopt.hardware.probe import probe
 from llmopt.models.catalogue import built_in_models
 from llmopt.records import Endpoint, Load, Task
+from llmopt.runtime.environment import TELEMETRY_OFF
 
 TASK = Task(load=Load(streams=2), max_tokens=64, prompt_tokens=128)
 KEY = "the-secret-key-of-this-run"
@@ -59,6 +60,7 @@ def test_the_plan_runs_the_image_and_is_reached_on_loopback_only(name, tool):
     assert after(inside, "--port") == ["40123"]
     assert after(plan.argv, "--name") == ["llmopt-vllm-0a1b"]
     assert plan.env == {}
+    assert {f"{name}={value}" for name, value in TELEMETRY_OFF.items()} <= set(after(plan.argv, "--env"))
 
 
 @pytest.mark.parametrize("name", MODELS)
