@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmopt.messages import t
+from llmopt.objective import Objective, parse_objectives
 from llmopt.report import words
 from llmopt.report.certificates import certificate_blocks
 from llmopt.report.charts import scatter
@@ -28,6 +29,10 @@ FIGURES = (
     "ttft_p95_ms", "itl_p50_ms", "e2e_p50_ms", "e2e_p95_ms", "attainment", "goodput_per_s", "memory_bytes",
     "error_rate", "truncated", "cost_per_million_tokens", "cost_per_thousand_answers",
 )  # fmt: skip
+QUALITY, SPEED = "accuracy", "answers_per_minute"
+PAIR = 2
+SCALES: Mapping[str, tuple[float, str]] = {"share": (100.0, "%"), "bytes": (1e-6, "MB"), "ms": (1.0, "ms")}
+"""Kind of objective → what its values are multiplied by on an axis, and the unit they then have."""
 OF_TRIALS = ("accuracy", "answers_per_minute", "e2e_p50_ms", "memory_bytes")
 
 
@@ -91,17 +96,42 @@ def _trials(result: Mapping[str, Any]) -> Chart:
         shown = [words.interval(name, found.get(name)) for name in OF_TRIALS]
         rows.append([str(number), t(f"report.outcome_{trial['outcome']}"), marks.get(number, ""), changed, *shown])
         what = f"#{number} {changed}"
-        if {"accuracy", "answers_per_minute"} <= found.keys():
-            speeds[number] = (found["answers_per_minute"]["value"], 100 * found["accuracy"]["value"], what)
+        if {QUALITY, SPEED} <= found.keys():
+            speeds[number] = (found[SPEED]["value"], 100 * found[QUALITY]["value"], what)
         if {"output_tokens_per_s", "e2e_p50_ms"} <= found.keys():
             waits[number] = (found["output_tokens_per_s"]["value"], found["e2e_p50_ms"]["value"], what)
     headings = ["#", t("report.outcome"), t("report.role"), t("report.settings"), *map(words.figure_name, OF_TRIALS)]
     table = Table(caption=t("report.trials_caption"), headings=headings, rows=rows)
+    wished = _wished(result, base)
+    front = result["pareto"] if wished is None else ()
     panels = [
-        _points(result, "quality", speeds, x=words.figure_name("answers_per_minute"), y=t("report.accuracy_axis")),
-        _points(result, "latency", waits, x=words.figure_name("output_tokens_per_s"), y=t("report.e2e_axis")),
+        *([wished] if wished else []),
+        _points(result, "quality", speeds, front, x=words.figure_name(SPEED), y=t("report.accuracy_axis")),
+        _points(result, "latency", waits, (), x=words.figure_name("output_tokens_per_s"), y=t("report.e2e_axis")),
     ]
     return Chart(panels=[panel for panel in panels if panel.traces], table=table)
+
+
+def _wished(result: Mapping[str, Any], base: Mapping[str, Any]) -> Panel | None:
+    """The Pareto set over the study's own first two objectives, where these are not quality and speed."""
+    text = (result.get("request") or {}).get("objectives")
+    asked = parse_objectives(text) if text else ()
+    if len(asked) < PAIR or {one.estimate for one in asked} == {QUALITY, SPEED}:
+        return None
+    y, x = asked[:PAIR]
+    points = {}
+    for trial in result["trials"]:
+        found = (trial["measurement"] or {}).get("estimates", {})
+        if {x.estimate, y.estimate} <= found.keys():
+            placed = (found[one.estimate]["value"] * SCALES.get(one.kind, (1.0, ""))[0] for one in (x, y))
+            what = f"#{trial['number']} {words.settings_line(trial['configuration'], base)}"
+            points[trial["number"]] = (*placed, what)
+    return _points(result, "objectives", points, result["pareto"], x=_axis(x), y=_axis(y))
+
+
+def _axis(objective: Objective) -> str:
+    unit = SCALES.get(objective.kind, (1.0, ""))[1]
+    return f"{words.figure_name(objective.estimate)} ({unit})" if unit else words.figure_name(objective.estimate)
 
 
 def _left_out(result: Mapping[str, Any]) -> Text | None:
@@ -110,9 +140,14 @@ def _left_out(result: Mapping[str, Any]) -> Text | None:
 
 
 def _points(
-    result: Mapping[str, Any], kind: str, points: Mapping[int, tuple[float, float, str]], *, x: str, y: str
+    result: Mapping[str, Any],
+    kind: str,
+    points: Mapping[int, tuple[float, float, str]],
+    front: Sequence[int],
+    *,
+    x: str,
+    y: str,
 ) -> Panel:
-    front = result["pareto"] if kind == "quality" else ()
     groups = (
         (t("report.all_trials"), list(points), "circle", 9),
         (t("report.pareto"), [number for number in front if number in points], "circle-open", 16),

@@ -25,6 +25,7 @@ from llmopt.report.document import Chart, Marked, Table, plain
 from llmopt.report.formats import FORMATS, export_target
 from llmopt.report.html import POLICY
 from llmopt.report.measured import benchmark_text, comparison_text
+from llmopt.report.study_document import study_document
 from llmopt.report.text import summary
 from llmopt.report.writing import rendered, write_export, write_report
 from llmopt.store.beside import read_answers, read_course, read_questions, write_answers, write_course, write_questions
@@ -194,6 +195,27 @@ def test_a_sweep_becomes_a_curve_of_latency_over_throughput():
     assert chart.panels[0].traces[0]["x"] == [50.0, 100.0, 200.0]
     assert chart.table.rows[2][0] == "4 streams (saturated)"
     assert load_curve([]) is None
+
+
+@pytest.mark.parametrize(
+    ("objectives", "axes"),
+    [
+        ("quality,memory", ("peak memory (MB)", "right answers (%)")),
+        ("memory", None),
+        ("quality,speed", None),
+        (None, None),
+    ],
+)
+def test_the_pareto_set_stands_over_the_objectives_that_were_asked_for(demo, objectives, axes):
+    result = {**demo, "request": {**demo["request"], "objectives": objectives}}
+    (section,) = [one for one in study_document(result, Detail()).sections if one.title == "All trials"]
+    (chart,) = [block for block in section.blocks if isinstance(block, Chart)]
+    ringed = [p for p in chart.panels if any(trace["name"] == "Pareto set" for trace in p.traces)]
+    assert len(ringed) == 1
+    found = (ringed[0].x["title"], ringed[0].y["title"])
+    assert found == (axes or ("answers/min", "right answers (%)"))
+    if axes:
+        assert all(value < 1e5 for trace in ringed[0].traces for value in trace["x"]), "in MB"
 
 
 def test_what_lies_beside_a_result_comes_back(tmp_path):
