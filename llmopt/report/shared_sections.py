@@ -63,7 +63,7 @@ def provenance(result: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -
     )
     return t(
         "report.provenance",
-        models=named,
+        models=named or "–",
         versions=versions,
         cpu=f"{cpu['model']} ({cpu['usable_cores']:g})",
         created=result["created"],

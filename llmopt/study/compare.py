@@ -28,6 +28,7 @@ from llmopt.store.beside import write_questions
 from llmopt.study.benchmark import MOST_REPEATS, telling_weights
 from llmopt.study.contenders import Wanted, contenders, stored, wanted
 from llmopt.study.events import Event, Listener, silent
+from llmopt.study.imported import table_of_imports
 from llmopt.study.launches import Contender, Launched, envelope, recording, short, side
 from llmopt.study.optimize import study_name
 from llmopt.study.repeats import MOST, looks_for, pairs_for, tell_resolution
@@ -58,11 +59,13 @@ class CompareRequest:
     """Go on after a look that decides too little; every look pays its share of the error."""
     most_repeats: int | None = None
     slo: str | None = None
+    imported: tuple[Mapping[str, Any], ...] = ()
+    """Other tools' results, to stand beside what is measured (``named_sides``)."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be compared."""
         least = MIN_BLOCKS if self.baseline is None else 1
-        if self.baseline is None and len(self.models) < 2:  # noqa: PLR2004 - a comparison needs two
+        if self.baseline is None and len(self.models) + len(self.imported) < 2:  # noqa: PLR2004 - a comparison needs two
             raise UsageError("compare.one_model")
         if self.fail_if_worse is not None and self.baseline is None:
             raise UsageError("compare.gate_without_baseline")
@@ -94,6 +97,8 @@ async def compare(
     """Measure and judge; the result as written to ``result.json``. A regression is in ``gate``, not an exception."""
     began_s = time.monotonic()
     slo = parse_slo(request.slo) if request.slo else None
+    if not request.models and request.baseline is None:
+        return await _only_imported(request, workspace, listener)
     listener(Event(kind="phase", data={"name": "prepare"}))
     named = _named(request, workspace)
     study = _with_items_to_spare(request)
@@ -116,7 +121,7 @@ async def compare(
         sides = _sides(found, launched, items, request.study.price_per_hour, look)
         full = envelope(KIND, name, found, sides, items, spec=spec, elapsed_s=time.monotonic() - began_s)
         claims = _claims(request, full["sides"], items, earlier, look)
-        return claims["comparisons"], full | claims
+        return claims["comparisons"], full | claims | {"imported": list(request.imported)}
 
     with recording(KIND, name, spec, found, workspace=workspace, listener=listener, wait_for_lock=wait_for_lock) as run:
         items = _asked(blocks)
@@ -134,6 +139,13 @@ async def compare(
         await asyncio.to_thread(write_report, run.folder, result)
         failed = bool(result["gate"] and result["gate"]["failed"])
         run.finish({"verdict": "regression" if failed else result["verdict"]["kind"], "elapsed_s": result["elapsed_s"]})
+    listener(Event(kind="ended", data={"result": result}))
+    return result
+
+
+async def _only_imported(request: CompareRequest, workspace: Workspace, listener: Listener) -> dict[str, Any]:
+    name = study_name(replace(request.study, model=KIND, dataset=str(request.imported[0]["tool"])))
+    result = await asyncio.to_thread(table_of_imports, name, request.imported, workspace)
     listener(Event(kind="ended", data={"result": result}))
     return result
 
@@ -381,8 +393,18 @@ def _by_figure(judged: Sequence[Mapping[str, Any]], labels: Sequence[str], figur
         "interval": [effect["low"], effect["high"]] if effect else [None, None],
         "relative": figure == "speed",
         "n": effect["n"] if effect else 0,
-        "more_samples": max(more, default=None),
+        "more_samples": max(more, default=None) if kind in {"undecided", "tie"} else None,
     }
+
+
+def _more_for_gate(verdict: Mapping[str, Any], loss: float, limit: float) -> int | None:
+    """Further samples after which a loss beyond the limit would probably be shown, or excluded."""
+    low, n = verdict["effect"]["low"], verdict["effect"]["n"]
+    if low is None:
+        return verdict["more_samples"]  # type: ignore[no-any-return]
+    half = verdict["effect"]["value"] - low
+    distance = loss if loss > limit else limit - loss
+    return max(math.ceil(n * (half / distance) ** 2) - n, 1) if distance > 0 else None
 
 
 def _distance(verdict: Mapping[str, Any]) -> float:
@@ -403,12 +425,15 @@ def gate(judged: Sequence[Mapping[str, Any]], limit: float) -> dict[str, Any]:
                 continue
             zero = 1.0 if verdict["relative"] else 0.0
             loss = zero - verdict["effect"]["value"]
-            low = verdict["effect"]["low"]
+            low, more = verdict["effect"]["low"], None
             if verdict["kind"] == VerdictKind.WORSE.value and loss > limit:
                 status = "failed"
             elif low is not None and zero - low <= limit:
                 status = "passed"
             else:
-                status = "open"
-            checks.append({"what": entry["after"], "figure": figure, "status": status, "loss": loss})
+                status, more = "open", _more_for_gate(verdict, loss, limit)
+            checks.append({
+                "what": entry["after"], "figure": figure, "status": status, "loss": loss,
+                "relative": verdict["relative"], "more_samples": more,
+            })  # fmt: skip
     return {"limit": limit, "failed": any(check["status"] == "failed" for check in checks), "checks": checks}

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
@@ -65,6 +66,49 @@ def test_the_same_against_itself_is_no_winner_and_models_are_not_judged_by_token
     assert quality["kind"] in {"tie", "equivalent", "undecided"}
     assert "output tokens/s" not in cli.run("compare", "--help").out
     assert found["verdict"]["objective"] != "tokens"
+
+
+OTHERS = Path(__file__).parents[1] / "fixtures" / "importers"
+
+
+@pytest.mark.parametrize("language", ["ko", "en"])
+def test_results_of_other_tools_stand_in_one_table(inline, language):
+    files = [str(OTHERS / f"{name}.json") for name in ("vllm_summary", "guidellm", "aiperf")]
+    ran = inline.run("compare", *files, "--name", "others", lang=language)
+    assert ran.code == 0, ran.err
+    assert [line for line in ran.out.splitlines()[:-1] if cell_len(line) > 80] == []
+    for tool in ("vllm bench serve", "GuideLLM 0.8.1 (concurrent 4)", "GuideLLM 0.8.1 (poisson 2.0/s)", "AIPerf"):
+        assert tool in ran.out
+    found = result(inline, "others")
+    assert [one["figures"]["ttft_p50_ms"]["value"] for one in found["imported"]] == [100, 100, 100, 100]
+    assert found["comparisons"] == found["sides"] == []
+    folder = inline.folder / "optimization_results" / "others"
+    assert "AIPerf" in (folder / "report.html").read_text(encoding="utf-8")
+    assert inline.run("report", "others", lang=language).out in ran.out + "\n"
+    assert inline.run("compare", *files, "--name", "others").code == 2
+    assert inline.run("compare", files[0]).code == 2
+    assert inline.run("compare", "--baseline", "others", "smollm2-135m", "--dry-run").code == 3
+
+
+def test_another_tools_result_stands_beside_what_is_measured_and_is_not_judged(cli):
+    ran = cli.run(
+        "compare", *MATH, "--samples", "8", "--name", "c", "smollm2-135m", str(OTHERS / "guidellm.json"),
+        str(OTHERS / "guidellm.json"), env=FAST,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    found = result(cli, "c")
+    assert len(found["imported"]) == 4
+    assert len({one["label"] for one in found["imported"]}) == 4
+    assert found["comparisons"] == []
+    assert found["best"]["label"] == "smollm2-135m"
+    assert "token-weighted" in ran.out
+    cli.wait_until_clean()
+    ran = cli.run("compare", *MATH, "smollm2-135m", str(cli.folder / "bad.json"), env=FAST)
+    assert ran.code != 0
+    (cli.folder / "bad.json").write_text("{}", encoding="utf-8")
+    ran = cli.run("compare", *MATH, "smollm2-135m", "bad.json", env=FAST)
+    assert ran.code == 3
+    assert "bad.json" in ran.err
 
 
 def test_the_gate_fails_with_8_only_where_it_became_worse(cli):

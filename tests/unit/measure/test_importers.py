@@ -69,6 +69,25 @@ def test_an_aiperf_run_that_did_not_finish_says_so(tmp_path):
     assert value(import_results(tmp_path / "s.json")[0], "ttft_p50_ms") == pytest.approx(100)
 
 
+@pytest.mark.parametrize(("name", "load"), [("vllm", "concurrency 2"), ("guidellm", "concurrent 2"), ("aiperf", "2")])
+def test_files_the_tools_wrote_themselves_are_read(name, load):
+    """Recorded against the fake engine by ``benchmarks/client_peers.py record``: TTFT 50 ms, then 8 tokens 10 ms apart."""
+    versions = json.loads((FILES / "recorded" / "versions.json").read_text())
+    run = import_results(FILES / "recorded" / f"{name}.json")[0]
+    assert run.model == "fake"
+    assert load in run.load
+    assert run.version in {"", versions[name]}  # vLLM's file does not say
+    assert value(run, "error_rate") == 0
+    assert {estimate.n for estimate in run.estimates.values()} <= {12, 12 * 7}  # requests, or the gaps of their tokens
+    assert 100 < value(run, "e2e_p50_ms") < 200
+    assert 500 < value(run, "answers_per_minute") < 1500
+    if name == "vllm":  # its first event is the role
+        assert value(run, "ttft_p50_ms") < 10
+    else:
+        assert 40 < value(run, "ttft_p50_ms") < 80
+        assert 9 < value(run, "tpot_p50_ms") < 15
+
+
 def test_appended_results_are_one_run_a_line(tmp_path):
     line = json.dumps(json.loads((FILES / "vllm_summary.json").read_text()))
     (tmp_path / "many.json").write_text(f"{line}\n{line}\n")
