@@ -1,6 +1,7 @@
 """HTTP/1.1 to an engine, over a Unix socket, TCP or TLS: one-shot requests, and the measuring client's connection.
 
-Every body chunk is stamped in the read callback before it is parsed, so our own work never counts as the engine's.
+Every body chunk is stamped before it is parsed, by the kernel's note of its arrival where there is one (``arrivals``),
+so our own work never counts as the engine's.
 Redirects are not followed, compressed answers are not asked for, and sizes are limited.
 """
 
@@ -22,6 +23,7 @@ import httptools
 
 from llmopt.errors import EngineError
 from llmopt.records import Endpoint
+from llmopt.runtime.arrivals import AVAILABLE, connect_stamped
 
 __all__ = ["Connection", "Exchange", "HttpError", "Response", "address", "connect", "request", "request_head"]
 
@@ -142,7 +144,7 @@ class Connection(asyncio.Protocol):
         self._received, self._framed, self._headers_complete = 0, False, False
         self._end_marker = end_marker
         alarm = loop.call_later(timeout_s, self._fail, "timed_out")
-        exchange.sent_ns = time.monotonic_ns()
+        exchange.sent_ns = self._now_ns = time.monotonic_ns()
         self._write(transport, payload)
         try:
             await done
@@ -185,7 +187,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Stamp first, then parse."""
-        self._now_ns = time.monotonic_ns()
+        self.arrived(data, time.monotonic_ns())
+
+    def arrived(self, data: bytes, at_ns: int) -> None:
+        """Take bytes that came at ``at_ns``; stamps never go back, whatever the wall clock does meanwhile."""
+        self._now_ns = max(at_ns, self._now_ns)
         if self._exchange is None:  # bytes nobody asked for: the connection cannot be trusted with another request
             self.close()
             return
@@ -342,6 +348,10 @@ async def _open(endpoint: Endpoint, body_limit: int) -> Connection:
     if endpoint.socket_path:
         _, connection = await loop.create_unix_connection(protocol, endpoint.socket_path)
         return connection
+    if AVAILABLE and not endpoint.tls:
+        made = protocol()
+        await connect_stamped(endpoint.host, _port(endpoint), made)
+        return made
     tls = _tls_context() if endpoint.tls else None
     _, connection = await loop.create_connection(protocol, endpoint.host, _port(endpoint), ssl=tls)
     return connection

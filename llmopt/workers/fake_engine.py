@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from llmopt.workers.fake_model import CACHE_SPEED, WEIGHTS_MS, Answerer, FakeSettings
     from llmopt.workers.fake_scenario import FINAL_WORDS, Fault, Scenario, ScenarioError, level_at, read_scenario
     from llmopt.workers.fake_serving import Serving, do
+    from llmopt.workers.fake_sockets import serve_directly
 else:  # started by path and isolated: the folder of this script is not on the search path
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     from fake_fast import FastServing, in_processes
@@ -37,6 +38,7 @@ else:  # started by path and isolated: the folder of this script is not on the s
     from fake_model import CACHE_SPEED, WEIGHTS_MS, Answerer, FakeSettings
     from fake_scenario import FINAL_WORDS, Fault, Scenario, ScenarioError, level_at, read_scenario
     from fake_serving import Serving, do
+    from fake_sockets import serve_directly
 
 GRANDCHILD_LIFE_S = 600
 """A grandchild that nobody finds ends by itself after this long."""
@@ -209,6 +211,7 @@ async def accept(
     key: str | None,
     manner: str = "exit",
     parent: int | None = None,
+    direct: bool = False,
 ) -> None:
     """Serve on a bound socket beside ``work`` until told to stop, or until the pipe ``parent`` closes.
 
@@ -221,14 +224,19 @@ async def accept(
             loop.add_signal_handler(wish, on_term(manner, stopped.set))
     if parent is not None:
         loop.add_reader(parent, stopped.set)
-    make = loop.create_unix_server if listener.family == getattr(socket, "AF_UNIX", None) else loop.create_server
-    server = await make(lambda: Connection(handler, key), sock=listener)
+    server: asyncio.Server | None = None
+    if direct:
+        serve_directly(listener, lambda: Connection(handler, key))
+    else:
+        make = loop.create_unix_server if listener.family == getattr(socket, "AF_UNIX", None) else loop.create_server
+        server = await make(lambda: Connection(handler, key), sock=listener)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(piece, name="fake-work") for piece in work]
         await stopped.wait()
         for task in tasks:
             task.cancel()
-    server.close()
+    if server is not None:
+        server.close()
 
 
 def simulate(options: argparse.Namespace, scenario: Scenario, listener: socket.socket, key: str | None) -> None:
@@ -258,7 +266,7 @@ def stream_fast(options: argparse.Namespace, scenario: Scenario, listener: socke
         serving.prepare()
         if parent is None:
             say("ready", processes=options.processes)
-        asyncio.run(accept(listener, serving.handle, key=key, parent=parent))
+        asyncio.run(accept(listener, serving.handle, key=key, parent=parent, direct=True))
         serving.close()
 
     in_processes(options.processes if hasattr(os, "fork") else 1, options.stamps, serve)

@@ -2,8 +2,8 @@
 
 Nothing is computed while streaming: every event is made beforehand and written at its moment by a timer. ``--stamps
 FILE`` gets one JSON line a stream (``FILE.N`` in the N-th process): ``key`` (the request's ``user`` field or
-``X-Request-Id``), ``received_ns`` (the read that made the request whole began), ``written_ns`` (just before each
-token's write).
+``X-Request-Id``), ``received_ns`` (its last bytes arrived, by the kernel's stamp over TCP), ``written_ns`` (just before
+each token was handed to the kernel).
 """
 
 from __future__ import annotations

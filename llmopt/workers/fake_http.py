@@ -43,7 +43,7 @@ class HttpRequest:
     headers: dict[str, str]
     body: bytes
     received_ns: int = 0
-    """When the read that completed it began, on the monotonic clock."""
+    """When its last bytes came, on the monotonic clock: by the kernel's stamp where there is one, else the read's."""
 
     def json(self) -> Any:
         """The body as JSON; an empty object where it is not."""
@@ -81,7 +81,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Collect bytes until a request is whole."""
-        self._read_ns = time.monotonic_ns()
+        self.arrived(data, time.monotonic_ns())
+
+    def arrived(self, data: bytes, at_ns: int) -> None:
+        """The same for bytes that came at ``at_ns``."""
+        self._read_ns = at_ns
         self._buffer += data
         self._next()
 

@@ -55,6 +55,8 @@ class Scripted:
 
     def __init__(self, socket_path):
         self.socket_path = socket_path
+        """None: on a loopback port."""
+        self.port = 0
         self.scripts = []
         self.requests = []
         self.connections = 0
@@ -66,7 +68,7 @@ class Scripted:
 
     @property
     def endpoint(self):
-        return Endpoint(model="m", socket_path=self.socket_path, api_key="secret")
+        return Endpoint(model="m", socket_path=self.socket_path, port=self.port, api_key="secret")
 
     async def until_in_flight(self, number, *, asked=0):
         """Wait until ``number`` requests are being answered at once (and ``asked`` have come in all)."""
@@ -74,7 +76,11 @@ class Scripted:
             await self.changed.wait_for(lambda: self.in_flight >= number and len(self.requests) >= asked)
 
     async def start(self):
-        self._server = await asyncio.start_unix_server(self._serve, self.socket_path)
+        if self.socket_path is not None:
+            self._server = await asyncio.start_unix_server(self._serve, self.socket_path)
+            return
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self):
         self._server.close()
@@ -125,9 +131,15 @@ class Scripted:
 
 
 @pytest.fixture
-async def server():
+def over():
+    """What the scripted server listens on; a test file that means both ``unix`` and ``tcp`` says so."""
+    return "unix"
+
+
+@pytest.fixture
+async def server(over):
     with tempfile.TemporaryDirectory(prefix="lo-") as folder:
-        scripted = Scripted(str(Path(folder) / "s.sock"))
+        scripted = Scripted(str(Path(folder) / "s.sock") if over == "unix" else None)
         await scripted.start()
         yield scripted
         await scripted.stop()

@@ -12,6 +12,12 @@ CHUNKED = ("Transfer-Encoding: chunked", "")
 ASK = Request(item_id="q1", messages=[{"role": "user", "content": "몇 개?"}], params=InferenceParams(max_tokens=8))
 
 
+@pytest.fixture(params=["unix", "tcp"])
+def over(request):
+    """Over TCP reads are stamped by the kernel, over Unix sockets in the read callback: two ways into one client."""
+    return request.param
+
+
 def stream(wire, *pieces):
     return [wire.head(extra=CHUNKED), *wire.chunked(*pieces, wire.delta(finish="stop"), wire.DONE)]
 

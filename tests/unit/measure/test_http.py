@@ -15,6 +15,12 @@ from llmopt.runtime.http import HttpError, address, connect, request, request_he
 CHUNKED = ("Transfer-Encoding: chunked", "")
 
 
+@pytest.fixture(params=["unix", "tcp"])
+def over(request):
+    """Over TCP reads are stamped by the kernel, over Unix sockets in the read callback: two ways into one client."""
+    return request.param
+
+
 def answer(wire, body, *, status=200, reason="OK", extra=()):
     return [
         wire.head(status, reason, content_type="application/json", extra=(f"Content-Length: {len(body)}", *extra, "")),
@@ -27,7 +33,8 @@ async def test_a_request_reaches_the_server_with_key_and_body_and_comes_back(ser
     response = await request(server.endpoint, "POST", "/v1/x", body={"q": "값"}, timeout_s=10)
     assert (response.status, response.json()) == (200, {"a": 1})
     raw, body = server.requests[0]
-    assert raw.startswith("POST /v1/x HTTP/1.1\r\nHost: localhost\r\n")
+    host = "localhost" if server.socket_path else f"127.0.0.1:{server.port}"
+    assert raw.startswith(f"POST /v1/x HTTP/1.1\r\nHost: {host}\r\n")
     assert "Authorization: Bearer secret\r\n" in raw
     assert body == b'{"q": "\\uac12"}'
 
