@@ -124,14 +124,17 @@ async def confirm(
     recorder: PassRecorder,
     on_sample: Callable[[Sample], None] | None = None,
     on_pass: Callable[[int, Arm], None] | None = None,
+    enough: Callable[[int, Sequence[ArmPass]], bool] | None = None,
 ) -> list[ArmPass]:
-    """Run the blocks that are not in ``done`` yet.
+    """Run the blocks that are not in ``done`` yet, until ``enough(blocks, passes)`` after one of them.
 
     Passes of a block that a kill cut short are run again as a whole block: pairs must share their minute.
     """
     passes = whole_blocks(done, arms)
     complete = {p.block for p in passes}
     for number, items in enumerate(blocks):
+        if enough is not None and number and enough(number, [p for p in passes if p.block < number]):
+            break
         if number in complete:
             continue
         for group in _order(arms, number):

@@ -21,9 +21,9 @@ CAUTION = 1.15
 
 @dataclass(frozen=True, kw_only=True)
 class ConfirmPrice:
-    """What the confirmation costs: for every launch, and for every item through all arms; seconds."""
+    """What the confirmation costs: for the launches of one block, and for every item through all arms; seconds."""
 
-    launches_s: float
+    block_s: float
     item_s: float
 
     @classmethod
@@ -33,20 +33,25 @@ class ConfirmPrice:
         """From measured trials of ``items`` items; a launch that remembers prompts is started anew for every pass."""
         winner = best or baseline
         start_s = max(_start_s(baseline), _start_s(winner))
-        launches = MIN_BLOCKS * (arms if fresh_passes else min(arms, 3))
+        launches = arms if fresh_passes else min(arms, 3)
         slow, other = (baseline.measure_s or 0.0) / items, (winner.measure_s or 0.0) / items
         # baseline and preset ask the baseline's prompt, the others the winner's
         passes = 2 * slow + (arms - 2) * max(other, slow / 4)
-        return cls(launches_s=CAUTION * launches * start_s, item_s=CAUTION * passes)
+        return cls(block_s=CAUTION * launches * start_s, item_s=CAUTION * passes)
 
-    def seconds(self, items: int) -> float:
+    def seconds(self, items: int, blocks: int = MIN_BLOCKS) -> float:
         """The whole confirmation on ``items`` items."""
-        return self.launches_s + items * self.item_s
+        return blocks * self.block_s + items * self.item_s
+
+    def blocks(self, left_s: float, items: int, most: int) -> int:
+        """How many blocks of ``items`` items ``left_s`` pays for, at most ``most``."""
+        each_s = self.seconds(items, 1)
+        return int(min(most, left_s / each_s)) if each_s > 0 else most
 
     def affordable(self, left_s: float, most: int) -> int:
-        """How many items ``left_s`` pays for, the same number in every block, between the least and ``most``."""
-        paid = int((left_s - self.launches_s) / self.item_s) if self.item_s > 0 else most
-        return max(min(LEAST_ITEMS, most), min(most, paid)) // MIN_BLOCKS * MIN_BLOCKS
+        """How many items ``left_s`` pays for in the fewest blocks, the same number in each; ``most`` at most."""
+        paid = (left_s - MIN_BLOCKS * self.block_s) / self.item_s if self.item_s > 0 else most
+        return int(max(min(LEAST_ITEMS, most), min(most, paid))) // MIN_BLOCKS * MIN_BLOCKS
 
 
 class StudyClock:
@@ -66,9 +71,9 @@ class StudyClock:
         """Seconds to the deadline, never below 0; None without one."""
         return None if self.limit_s is None else max(self.limit_s - self.elapsed_s, 0.0)
 
-    def reserve_s(self, price: ConfirmPrice, items: int) -> float:
+    def reserve_s(self, price: ConfirmPrice, items: int, blocks: int = MIN_BLOCKS) -> float:
         """What is kept for the confirmation: all its items where they fit into half of the limit, else fewer."""
-        wanted = price.seconds(items)
+        wanted = price.seconds(items, blocks)
         if self.limit_s is None:
             return wanted
         return max(min(wanted, MOST_SHARE * self.limit_s), price.seconds(min(LEAST_ITEMS, items)))

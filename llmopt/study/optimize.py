@@ -22,6 +22,7 @@ from llmopt.store.database import Store
 from llmopt.store.heartbeat import beating
 from llmopt.study.cluster import Cluster
 from llmopt.study.events import Event, Listener, silent
+from llmopt.study.final import with_final_items
 from llmopt.study.knowledge import recorded_facts
 from llmopt.study.prepare import Prepared, prepare
 from llmopt.study.request import StudyRequest
@@ -136,6 +137,7 @@ async def _run(
         on_weights=fetching,
         hardware=None if cluster is None else cluster.hardware,
     )
+    prepared = with_final_items(prepared)
     with contextlib.ExitStack() as held:
         if cluster is None:
             held.enter_context(measuring_lock(f"optimize {name}", wait=wait_for_lock))

@@ -15,6 +15,7 @@ from llmopt.search.space import ENUMERABLE, Space
 from llmopt.store.rows import TrialRow
 from llmopt.study.clock import ConfirmPrice, StudyClock
 from llmopt.study.events import Event
+from llmopt.study.final import pairs_of_final, plan_final
 from llmopt.study.prepare import Prepared
 from llmopt.study.recorder import Recorder
 from llmopt.study.telling import Teller
@@ -60,7 +61,8 @@ class Planner:
     @property
     def reserve_s(self) -> float:
         """Seconds kept for the confirmation."""
-        return self._clock.reserve_s(self._price(), len(self._prepared.confirm_items))
+        pairs = pairs_of_final(self._prepared)
+        return self._clock.reserve_s(self._price(), len(self._prepared.confirm_items), pairs)
 
     def search_left_s(self) -> float | None:
         """Seconds the search may still use; None without a limit."""
@@ -92,7 +94,7 @@ class Planner:
         found = self._resolution(plan)
         data = {
             "items": len(self._prepared.search_items),
-            "blocks": MIN_BLOCKS,
+            "blocks": pairs_of_final(self._prepared),
             "limit_s": self._clock.limit_s,
             "reserve_s": self.reserve_s,
             "quality": found.quality,
@@ -123,12 +125,17 @@ class Planner:
         )
 
     def _resolution(self, plan: Plan) -> Resolution:
-        """What the confirmation could tell apart: its items as far as the time pays, the noise as the baseline had."""
-        items = len(self._prepared.confirm_items)
+        """What the confirmation could tell apart: as far as the time pays, with the noise that was calibrated.
+
+        Where nothing was calibrated, the noise is what the baseline's own interval shows.
+        """
+        left_s = None
         if self._clock.limit_s is not None:
-            left_s = self._clock.limit_s - self._clock.elapsed_s - plan.search_s
-            items = self._price().affordable(max(left_s, self.reserve_s), items)
-        return resolution(items=items, pairs=MIN_BLOCKS, speed_noise=_noise(self._baseline))
+            left_s = max(self._clock.limit_s - self._clock.elapsed_s - plan.search_s, self.reserve_s)
+        final = plan_final(self._prepared, self._price(), left_s=left_s)
+        size, calibrated = len(final.blocks[0]), self._prepared.noise
+        noise = calibrated.at(size).spread if calibrated else _noise(self._baseline)
+        return resolution(items=size * len(final.blocks), pairs=len(final.blocks), speed_noise=noise)
 
     def _say(self, plan: Plan, more: dict[str, Any]) -> None:
         data = {

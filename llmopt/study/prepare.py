@@ -84,6 +84,11 @@ class Prepared:
         return replace(self, work=replace(self.work, noise_floor=floor))
 
     @property
+    def asked_to_confirm(self) -> int:
+        """How many held-out items the user asked for."""
+        return _asked_to_confirm(self.request)
+
+    @property
     def fingerprint(self) -> str:
         """The same for studies whose trials may stand side by side."""
         return digest(
@@ -151,9 +156,7 @@ def prepare(
         model = bring_weights(entry, form, workspace=workspace, progress=on_weights)
     max_tokens = request.max_tokens or settings["max_tokens"] or _default_answer_tokens(model, dataset)
     search_items = subset(dataset, "search", request.samples or SEARCH_ITEMS, seed=request.seed)
-    confirm_items = subset(
-        dataset, "confirm", request.confirm_samples or 2 * (request.samples or SEARCH_ITEMS), seed=request.seed
-    )
+    confirm_items = subset(dataset, "confirm", _asked_to_confirm(request), seed=request.seed)
     if len(search_items) < 2 or len(confirm_items) < 2:  # noqa: PLR2004 - one item supports no interval
         raise DataError("study.too_few_items", name=dataset.name, search=len(search_items), confirm=len(confirm_items))
     measured = {item.id for item in (*search_items, *confirm_items)}
@@ -202,6 +205,10 @@ def _entry_of(request: StudyRequest, workspace: Workspace) -> ModelEntry:
     """The model asked for; a server that somebody else runs may give its models any name."""
     remote = request.engine is not None and get_engine(request.engine).transport == "remote"
     return (served_model if remote else find_model)(request.model, workspace)
+
+
+def _asked_to_confirm(request: StudyRequest) -> int:
+    return request.confirm_samples or 2 * (request.samples or SEARCH_ITEMS)
 
 
 def _engine_for(entry: ModelEntry, hardware: Hardware, asked: str | None) -> tuple[Engine, str, WeightsFormat]:

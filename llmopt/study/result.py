@@ -14,16 +14,16 @@ from typing import Any
 from llmopt import __version__
 from llmopt.engines.accelerators import placement
 from llmopt.engines.base import RunFolder
-from llmopt.measure.diversity import diversity, diversity_by_item
+from llmopt.measure.diversity import diversity
 from llmopt.measure.findings import findings
-from llmopt.measure.stats.verdicts import quality_verdict, speed_verdict
 from llmopt.objective import Constraint, pareto_front
 from llmopt.records import Configuration, Endpoint, Estimate, Outcome, Score, Verdict, VerdictKind
-from llmopt.search.confirm import Arm, ArmPass, Step, steps
+from llmopt.search.confirm import MIN_BLOCKS, Arm, ArmPass, steps
 from llmopt.search.recorded_space import space_to_plain
 from llmopt.store.database import Store
 from llmopt.store.rows import TrialRow
 from llmopt.study.costs import costs
+from llmopt.study.final import SPEED, Finals, compare_arms, compare_diversity, speed_of
 from llmopt.study.limits import unreached
 from llmopt.study.prepare import Prepared
 from llmopt.study.run import Finished, study_folder
@@ -34,7 +34,6 @@ __all__ = ["SCHEMA_VERSION", "build_result", "command_of", "configuration_of", "
 SCHEMA_VERSION = 1
 MOST_TRIALS = 1000
 """Trials written into a result; those of longer studies are in the database."""
-QUALITY, SPEED = "accuracy", "answers_per_minute"
 
 
 def build_result(prepared: Prepared, finished: Finished, store: Store, study_id: int, name: str) -> dict[str, Any]:
@@ -69,7 +68,7 @@ def build_result(prepared: Prepared, finished: Finished, store: Store, study_id:
             "fingerprint": prepared.dataset.fingerprint,
             "source": prepared.dataset.source,
             "search_items": len(prepared.search_items),
-            "confirm_items": len({s.item_id for p in finished.passes for s in p.result.scores}),
+            "confirm_items": len({s.item_id for p in finished.finals.passes for s in p.result.scores}),
         },
         "task": asdict(prepared.task),
         "hardware": asdict(prepared.hardware) | {"fingerprint": prepared.hardware.fingerprint},
@@ -77,7 +76,8 @@ def build_result(prepared: Prepared, finished: Finished, store: Store, study_id:
         "space": space_to_plain(finished.space),
         "trials": [{**_trial(row), "token_match": matches.of(row)} for row in rows if row.phase != "confirm"],
         "trials_left_out": left_out,
-        "confirmation": [_pass(p, finished.arms) for p in finished.passes],
+        "looks": _looks(finished.finals),
+        "confirmation": [_pass(p, finished.finals.arms) for p in finished.finals.passes],
     }
 
 
@@ -87,52 +87,14 @@ def build_result(prepared: Prepared, finished: Finished, store: Store, study_id:
 def _judge(prepared: Prepared, finished: Finished) -> list[dict[str, Any]]:
     """Each step of the ladder with its quality and speed verdicts."""
     found = []
-    for step in steps(finished.arms):
-        quality, speed = _compare(prepared, finished.passes, step)
+    arms, passes, confidence = finished.finals.arms, finished.finals.passes, finished.finals.confidence
+    for step in steps(arms):
+        quality, speed = compare_arms(prepared, passes, step, confidence=confidence)
         found.append({"step": step.name, "quality": _plain(quality), "speed": _plain(speed)})
         if prepared.work.repeats > 1:
-            found[-1]["diversity"] = _plain(_compare_diversity(prepared, finished, step))
+            various = compare_diversity(prepared, arms, passes, step, confidence=confidence)
+            found[-1]["diversity"] = _plain(various)
     return found
-
-
-def _compare_diversity(prepared: Prepared, finished: Finished, step: Step) -> Verdict | None:
-    """Whether several answers to the same question differ more, paired by item."""
-    greedy = {arm.configuration.key for arm in finished.arms if arm.configuration.request.temperature == 0}
-
-    def by_item(key: str) -> dict[str, float]:
-        done = (p for p in finished.passes if p.key == key and p.result.outcome is Outcome.DONE)
-        return diversity_by_item((s for p in done for s in p.result.samples), greedy=key in greedy)
-
-    clusters = {item.id: item.cluster or item.id for item in prepared.confirm_items}
-    after, before = by_item(step.after), by_item(step.before)
-    if not after or not before:
-        return None
-    margin = prepared.request.quality_margin
-    return quality_verdict(after, before, clusters=clusters, margin=margin, objective="diversity")
-
-
-def _compare(prepared: Prepared, passes: Sequence[ArmPass], step: Step) -> tuple[Verdict | None, Verdict | None]:
-    before = {p.block: p for p in passes if p.key == step.before and p.result.outcome is Outcome.DONE}
-    after = {p.block: p for p in passes if p.key == step.after and p.result.outcome is Outcome.DONE}
-    blocks = sorted(before.keys() & after.keys())
-    if not blocks:
-        return None, None
-    clusters = {item.id: item.cluster or item.id for item in prepared.confirm_items}
-    quality = quality_verdict(
-        [s for b in blocks for s in after[b].result.scores],
-        [s for b in blocks for s in before[b].result.scores],
-        clusters=clusters,
-        margin=prepared.request.quality_margin,
-    )
-    speed = speed_verdict(
-        [_speed(after[b]) for b in blocks], [_speed(before[b]) for b in blocks], margin=prepared.request.speed_margin
-    )
-    return quality, speed
-
-
-def _speed(one: ArmPass) -> float:
-    value = one.result.measurement.value(SPEED) if one.result.measurement else None
-    return value or 0.0
 
 
 def _verdict(prepared: Prepared, judged: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -157,6 +119,8 @@ def _verdict(prepared: Prepared, judged: Sequence[Mapping[str, Any]]) -> dict[st
             "objective": first.name,
             "effect": None,
             "interval": None,
+            "relative": True,
+            "more_samples": MIN_BLOCKS,
             "others": {other_name: total[other_name]},
             "sentence": "study.verdict_unconfirmed",
         }
@@ -195,6 +159,7 @@ def _limit(constraint: Constraint, finished: Finished) -> dict[str, Any]:
         "status": checked.status.value if checked else "undecided",
         "value": checked.value if checked else None,
         "bound": checked.bound if checked else None,
+        "more_samples": checked.more_samples if checked else None,
     }
 
 
@@ -234,7 +199,7 @@ def _plain(verdict: Verdict | None) -> dict[str, Any] | None:
 
 def _side(prepared: Prepared, finished: Finished, row: TrialRow, matches: TokenMatches) -> dict[str, Any]:
     """One configuration: what it is, what the search measured, what the confirmation measured, what answers show."""
-    passes = [p for p in finished.passes if p.key == row.configuration.key and p.result.outcome is Outcome.DONE]
+    passes = [p for p in finished.finals.passes if p.key == row.configuration.key and p.result.outcome is Outcome.DONE]
     confirmed = [score for p in passes for score in p.result.scores]
     items = prepared.confirm_items if confirmed else prepared.search_items
     held_out = _confirmed(prepared, finished, row.configuration.key)
@@ -254,13 +219,14 @@ def _confirmed(prepared: Prepared, finished: Finished, key: str) -> dict[str, An
     from llmopt.measure.quality import quality  # noqa: PLC0415 - a name that would shadow
     from llmopt.measure.stats.intervals import mean_interval  # noqa: PLC0415
 
-    passes = [p for p in finished.passes if p.key == key and p.result.outcome is Outcome.DONE]
+    passes = [p for p in finished.finals.passes if p.key == key and p.result.outcome is Outcome.DONE]
     if not passes:
         return None
     scores: list[Score] = [score for p in passes for score in p.result.scores]
-    speed = mean_interval([_speed(p) for p in passes])
+    speed = mean_interval([speed_of(p) for p in passes], confidence=finished.finals.confidence)
     samples = [sample for p in passes for sample in p.result.samples]
-    greedy = any(arm.configuration.key == key and arm.configuration.request.temperature == 0 for arm in finished.arms)
+    arms = finished.finals.arms
+    greedy = any(arm.configuration.key == key and arm.configuration.request.temperature == 0 for arm in arms)
     various = diversity(prepared.confirm_items, samples, greedy=greedy) if prepared.work.repeats > 1 else {}
     estimates = {**quality(prepared.confirm_items, scores), **various}
     found = {name: asdict(estimate) for name, estimate in estimates.items()}
@@ -372,6 +338,14 @@ def _pass(one: ArmPass, arms: Sequence[Arm]) -> dict[str, Any]:
         "right": sum(score.value for score in one.result.scores),
         "items": len(one.result.scores),
     }
+
+
+def _looks(finals: Finals) -> dict[str, Any] | None:
+    """When the final was to be looked at, and after which look (or at whose price) it ended."""
+    if finals.plan is None:
+        return None
+    planned = [look.after for look in finals.plan.looks]
+    return {"planned": planned, "stopped_at": finals.blocks, "confidence": finals.confidence}
 
 
 def _pareto(prepared: Prepared, store: Store, study_id: int) -> list[int]:

@@ -15,7 +15,7 @@ from llmopt.objective import Constraint, named_points
 from llmopt.paths import Workspace
 from llmopt.records import Item, Measurement, Outcome, Sample
 from llmopt.runtime.guardian import sweep_orphans
-from llmopt.search.confirm import MIN_BLOCKS, POINTS, Arm, ArmPass, blocks_of, confirm, ladder, whole_blocks
+from llmopt.search.confirm import POINTS, Arm, confirm, ladder, whole_blocks
 from llmopt.search.coordinator import Coordinator
 from llmopt.search.proposer import Proposal
 from llmopt.search.racing import block_order
@@ -26,6 +26,7 @@ from llmopt.store.rows import TrialRow
 from llmopt.study.clock import ARMS, ConfirmPrice, StudyClock
 from llmopt.study.cluster import Cluster, ClusterBench
 from llmopt.study.events import Event, Listener
+from llmopt.study.final import Finals, plan_final
 from llmopt.study.host import StudyHost
 from llmopt.study.knowledge import gather, learnt_memory
 from llmopt.study.limits import refuse_hopeless
@@ -35,6 +36,7 @@ from llmopt.study.recorder import Recorder, told_of, trial_result
 from llmopt.study.recovery import Recovery, Remedies, same_settings
 from llmopt.study.reference import reference_answers
 from llmopt.study.remote import Job
+from llmopt.study.repeats import tell_resolution
 from llmopt.study.running import TrialRunner
 from llmopt.study.searching import Searching, eligible, space_of, starting_points
 from llmopt.study.telling import Teller, cause
@@ -51,8 +53,7 @@ class Finished:
     best: TrialRow
     points: Mapping[str, int]
     """Named members of the Pareto set → trial number."""
-    arms: tuple[Arm, ...]
-    passes: tuple[ArmPass, ...]
+    finals: Finals
     stopped_by: str
     """``trials``, ``time``, ``space`` or ``no_progress``."""
     constraints: tuple[Constraint, ...]
@@ -131,13 +132,12 @@ class StudyRun:
             stopped_by = await self._search(runner, baseline)
             points, best = self._winner(baseline)
             self.teller.phase("confirm")
-            arms, passes = await self._confirm(bench, baseline, best, points)
+            finals = await self._confirm(bench, baseline, best, points)
         return Finished(
             baseline=baseline,
             best=best,
             points=points,
-            arms=arms,
-            passes=tuple(passes),
+            finals=finals,
             stopped_by=stopped_by,
             constraints=self.recorder.constraints,
             space=space_of(self.prepared, self.host),
@@ -331,22 +331,22 @@ class StudyRun:
 
     async def _confirm(
         self, bench: TrialBench, baseline: TrialRow, best: TrialRow, points: Mapping[str, int]
-    ) -> tuple[tuple[Arm, ...], list[ArmPass]]:
+    ) -> Finals:
         arms = self._arms(baseline, best, points)
         if len(arms) == 1:
-            return arms, []
+            return Finals(arms=arms)
         await bench.stop()
-        items = self.prepared.confirm_items
         left_s = self.clock.left_s
         price = self._price(baseline, arms=len(arms))
-        count = len(items) if left_s is None else price.affordable(left_s, len(items))
-        blocks = blocks_of(items[:count], MIN_BLOCKS)
-
+        plan = plan_final(self.prepared, price, left_s=left_s)
+        blocks = plan.blocks
+        moments = [look.after for look in plan.looks]
+        tell_resolution(self.teller.say, self.prepared, requests=len(blocks[0]), launches=moments)
         counting = [self.teller.counting(0)]
 
         def passing(block: int, arm: Arm) -> None:
             counting[0] = self.teller.counting(len(blocks[block]))
-            estimate_s = price.seconds(count) * (len(blocks) - block) / len(blocks)
+            estimate_s = price.seconds(len(blocks[block]), 1) * (len(blocks) - block)
             left_s = estimate_s if self.clock.left_s is None else self.clock.left_s
             data = {"block": block, "blocks": len(blocks), "arms": arm.names, "items": len(blocks[block])}
             self.teller.say(Event(kind="confirm_pass", data={**data, "left_s": left_s}))
@@ -359,10 +359,11 @@ class StudyRun:
             recorder=self.recorder,
             on_sample=lambda sample: counting[0](sample),  # noqa: PLW0108 - another counter for every pass
             on_pass=passing,
+            enough=lambda done, found: plan.enough(self.prepared, arms, done, found),
         )
         try:
             async with asyncio.timeout(left_s):
                 await passes
         except TimeoutError:
             await bench.stop()
-        return arms, whole_blocks(self.recorder.past_passes(), arms)
+        return Finals(arms=arms, passes=tuple(whole_blocks(self.recorder.past_passes(), arms)), plan=plan)
