@@ -173,6 +173,8 @@ class LimitCheck:
     point_violation: float
     value: float | None
     bound: float | None
+    more_samples: int | None = None
+    """How many further samples would probably tell, where undecided."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +205,16 @@ class Constraint:
             point_violation=self._violation(estimate.value),
             value=estimate.value,
             bound=bound,
+            more_samples=self._more(estimate, bound, other) if status is LimitStatus.UNDECIDED else None,
         )
+
+    def _more(self, estimate: Estimate, bound: float, other: float) -> int | None:
+        """Further samples after which the bound would probably lie on the same side of the limit as the value."""
+        distance = abs(estimate.value - self.limit)
+        reach = abs((bound if self._violation(estimate.value) <= 0 else other) - estimate.value)
+        if not distance or not reach or not estimate.n:
+            return None
+        return max(math.ceil(estimate.n * (reach / distance) ** 2) - estimate.n, 1)
 
     def _violation(self, value: float) -> float:
         if self.limit > 0 and value > 0:

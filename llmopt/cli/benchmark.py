@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -99,10 +100,15 @@ def _precision_line(result: dict[str, Any]) -> str:
     found = result.get("precision") or {}
     if found.get("asked") is None:
         return ""
-    reached = found["reached"]
-    key = "reached" if reached is not None and reached <= found["asked"] else "missed"
-    shown = "–" if reached is None else percent(reached)
-    return t(f"benchmark.precision_{key}", reached=shown, asked=percent(found["asked"]))
+    reached, asked = found["reached"], found["asked"]
+    if reached is None:
+        return t("benchmark.precision_unknown", asked=percent(asked))
+    if reached <= asked:
+        return t("benchmark.precision_reached", reached=percent(reached), asked=percent(asked))
+    launches = len(result["sides"][0]["launches"])
+    total = math.ceil(launches * (reached / asked) ** 2)  # half-widths shrink with the square root
+    values = {"reached": percent(reached), "asked": percent(asked), "more": total - launches, "total": total}
+    return t("benchmark.precision_missed", **values)
 
 
 def study_of(given: dict[str, Any], settings: Any, *, workspace: Any, as_json: bool) -> Any:

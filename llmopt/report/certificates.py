@@ -2,45 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmopt.messages import t
 from llmopt.report import words
-from llmopt.report.document import Block, Table, Text
+from llmopt.report.document import Block, Table, Text, plain
+from llmopt.report.terminal import WIDTH, drawn_table, folded
 
-__all__ = ["certificate_blocks"]
+__all__ = ["certificate_blocks", "certificate_lines"]
 
 Certificates = Sequence[Mapping[str, Any]]
+MOST_COLUMNS = 3
+"""More columns than this do not fit a terminal."""
 
 
 def certificate_blocks(
     certificates: Mapping[str, Certificates], warnings: Mapping[str, Mapping[str, int]]
 ) -> list[Block]:
     """One table, a column a side, worst launch first in mind; then every warning in a sentence."""
-    sides = {label: [one for one in found if one] for label, found in certificates.items()}
-    blocks: list[Block] = []
-    if any(sides.values()):
-        checks = (
-            ("client", _client),
-            ("steady", _steady),
-            ("drift", _drift),
-            ("co_load", _co_load),
-            ("requests", _requests),
-            ("noise", _noise),
-        )
-        rows = [
-            [t(f"report.check_{name}"), *(say(found) if found else "–" for found in sides.values())]
-            for name, say in checks
-        ]
-        headings = [t("report.check"), *sides]
-        blocks.append(Table(caption=t("report.certificate_caption"), headings=headings, rows=rows))
+    table = _table(certificates)
+    blocks: list[Block] = [table] if table else []
     told = [
         Text(text=t("report.side_warning", side=label, count=count, text=t(key)))
         for label, found in warnings.items()
         for key, count in found.items()
     ]
     return [*blocks, *(told or [Text(text=t("report.no_warnings"))])] if blocks or told else []
+
+
+def certificate_lines(certificates: Mapping[str, Certificates], width: int = WIDTH) -> list[str]:
+    """The same table for a terminal; many sides stand below each other."""
+    table = _table(certificates)
+    if table is None:
+        return []
+    headings, rows = list(table.headings), [[plain(cell) for cell in row] for row in table.rows]
+    if len(headings) > MOST_COLUMNS:
+        labels = headings[1:]
+        rows = [[label, row[0], row[place + 1]] for place, label in enumerate(labels) for row in rows]
+        headings = [t("report.side"), headings[0], t("benchmark.value")]
+    return ["", *folded([table.caption], width), drawn_table(headings, rows, width)]
+
+
+def _table(certificates: Mapping[str, Certificates]) -> Table | None:
+    sides = {label: [one for one in found if one] for label, found in certificates.items()}
+    if not any(sides.values()):
+        return None
+    rows = [
+        [t(f"report.check_{name}"), *(say(found) if found else "–" for found in sides.values())]
+        for name, say in CHECKS.items()
+    ]
+    return Table(caption=t("report.certificate_caption"), headings=[t("report.check"), *sides], rows=rows)
 
 
 def _client(found: Certificates) -> str:
@@ -82,3 +94,27 @@ def _requests(found: Certificates) -> str:
 def _noise(found: Certificates) -> str:
     floors = [one["noise_floor"] for one in found if one.get("noise_floor") is not None]
     return f"{100 * max(floors):.1f} %" if floors else t("report.noise_unknown")
+
+
+def _mock(found: Certificates) -> str:
+    errors = [one["client_error_ms"] for one in found if one.get("client_error_ms") is not None]
+    return t("report.mock_error", error=words.brief(max(errors))) if errors else t("report.noise_unknown")
+
+
+def _warm(found: Certificates) -> str:
+    told = [one["warm"] for one in found if one.get("warm") is not None]
+    parts = [(t("report.warm_yes"), told.count(True)), (t("report.warm_no"), told.count(False))]
+    return ", ".join(f"{text} {count}/{len(told)}" for text, count in parts if count) or t("report.not_told")
+
+
+CHECKS: Mapping[str, Callable[[Certificates], str]] = {
+    "client": _client,
+    "mock": _mock,
+    "warm": _warm,
+    "steady": _steady,
+    "drift": _drift,
+    "co_load": _co_load,
+    "requests": _requests,
+    "noise": _noise,
+}
+"""What is said of each side, in this order."""

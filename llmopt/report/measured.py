@@ -7,10 +7,12 @@ from typing import Any
 
 from llmopt.messages import t
 from llmopt.report import words
+from llmopt.report.certificates import certificate_lines
 from llmopt.report.notes import side_notes
 from llmopt.report.terminal import WIDTH, cells, drawn_table, folded
 
 __all__ = [
+    "ENGINE_FIGURES",
     "FIGURES",
     "benchmark_text",
     "comparable",
@@ -24,11 +26,20 @@ __all__ = [
 
 FIGURES = (
     "accuracy", "diversity", "answers_per_minute", "characters_per_s", "output_tokens_per_s", "total_tokens_per_s",
-    "ttft_p50_ms", "ttft_p95_ms", "itl_p50_ms", "inter_chunk_p50_ms", "tpot_p50_ms", "e2e_p50_ms", "e2e_p95_ms",
+    "requests_per_s", "ttft_p50_ms", "ttft_p95_ms", "ttft_p99_ms", "ttft_plan_p50_ms", "ttft_plan_p95_ms",
+    "ttft_plan_p99_ms", "ttfot_p50_ms", "itl_p50_ms", "itl_p95_ms", "itl_p99_ms", "inter_chunk_p50_ms", "tpot_p50_ms",
+    "e2e_p50_ms", "e2e_p95_ms", "e2e_p99_ms", "e2e_plan_p50_ms", "e2e_plan_p95_ms",
     "attainment", "goodput_per_s", "token_goodput_per_s", "memory_bytes", "error_rate", "truncated",
-    "cost_per_million_tokens", "cost_per_thousand_answers",
+    "cost_per_million_tokens", "cost_per_thousand_answers", "cached_prompt_share",
 )  # fmt: skip
 """Everything a report shows, in its order."""
+ENGINE_FIGURES = (
+    "engine_prefix_hit_share", "engine_cached_tokens", "engine_waiting_mean", "engine_waiting_max",
+    "engine_running_mean", "engine_running_max", "engine_kv_usage_mean", "engine_kv_usage_max", "engine_preemptions",
+)  # fmt: skip
+"""What an engine tells of itself; not every engine tells all of it."""
+ENGINE_WORDS = {"prefix": "engine_prefix_hit_share", "queue": "engine_waiting_max", "kv": "engine_kv_usage_max"}
+"""What is said to be missing where an engine does not tell it."""
 BESIDE = (
     "accuracy", "answers_per_minute", "characters_per_s", "output_tokens_per_s", "ttft_p50_ms", "itl_p50_ms",
     "inter_chunk_p50_ms", "tpot_p50_ms", "e2e_p50_ms", "attainment", "goodput_per_s", "memory_bytes", "error_rate",
@@ -62,9 +73,10 @@ def headline(result: Mapping[str, Any]) -> str:
 def benchmark_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
     """Figures, quality by level, how answers ended, and what the certificate warns of."""
     one = result["sides"][0]
-    names = [name for name in FIGURES if name in one["figures"] and name not in ALONE_LEFT_OUT]
+    names = [name for name in FIGURES if name in one["figures"] and _worth_showing(name, result)]
     rows = [_row(words.figure_name(name), name, one["figures"][name]) for name in names]
     parts = ["", *folded([headline(result)], width), "", drawn_table(_headings(), rows, width)]
+    parts += _engine_lines(one["figures"], width)
     if one["levels"]:
         levels = [_row(t("benchmark.level", level=row["level"]), "accuracy", row) for row in one["levels"]]
         parts += ["", t("benchmark.levels"), drawn_table(_headings(), levels, width)]
@@ -72,9 +84,33 @@ def benchmark_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
     parts += ["", t("benchmark.statuses"), drawn_table(_headings(), statuses, width)]
     notes = [] if (measure := one.get("quality_measure", "gold")) == "gold" else [_measure_note(measure)]
     parts += [line for note in (*notes, *side_notes(one)) for line in ("", *folded([note], width))]
+    parts += _certificate([one], width)
     parts += folded(_warnings([one]), width)
     parts += ["", t("report.use") + ":", "  " + one["command"]["line"]]
     return "\n".join(parts)
+
+
+def _worth_showing(name: str, result: Mapping[str, Any]) -> bool:
+    """Not what only another tool has, nor a time from the planned start where nothing was planned."""
+    if "_plan_" in name:
+        return result["task"]["load"].get("rate") is not None
+    figures = result["sides"][0]["figures"]
+    if name == "ttfot_p50_ms":  # the same without thinking
+        return bool(figures[name]["value"] != (figures.get("ttft_p50_ms") or {}).get("value"))
+    return name not in ALONE_LEFT_OUT
+
+
+def _engine_lines(figures: Mapping[str, Any], width: int) -> list[str]:
+    """Queue, KV use and prefix-cache hits as the engine's own counters have them, and what it does not tell."""
+    rows = [
+        _row(words.figure_name(name), name, figures[name])
+        for name in ENGINE_FIGURES
+        if name in figures and figures[name]["value"] is not None
+    ]
+    lines = ["", t("report.engine_told"), drawn_table(_headings(), rows, width)] if rows else []
+    missing = [t(f"report.engine_word_{word}") for word, name in ENGINE_WORDS.items() if name not in figures]
+    note = folded([t("report.engine_not_told", what=", ".join(missing))], width) if missing else []
+    return [*lines, *(note if rows else ["", *note])]
 
 
 # ── a comparison ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -124,6 +160,7 @@ def comparison_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
         parts += folded([t("compare.speed_left_out")], width)
     for one in result["sides"]:
         parts += folded([f"{one['label']} — {note}" for note in side_notes(one)], width)
+    parts += _certificate(result["sides"], width, letters)
     parts += folded(_warnings(result["sides"]), width)
     if result["gate"]:
         parts += ["", *folded(gate_sentences(result["gate"]), width)]
@@ -149,7 +186,7 @@ def verdict_sentences(result: Mapping[str, Any]) -> list[str]:
     if not result["same_machine"]:
         by_figure.pop("speed", None)
     return [
-        t(f"compare.verdict_{found['kind']}", figure=t(f"report.{figure}"), **_winner(found))
+        t(f"compare.verdict_{found['kind']}", figure=t(f"report.{figure}"), **_winner(found), **_further(found))
         for figure, found in sorted(by_figure.items())
     ]
 
@@ -162,12 +199,18 @@ def gate_sentences(found: Mapping[str, Any]) -> list[str]:
         values = {"what": check["what"], "figure": t(f"report.{check['figure']}"), "limit": limit}
         if check["status"] == "failed":
             values["loss"] = percent(check["loss"])
+        if check["status"] == "open":
+            values["further"] = words.further({"relative": False, **check, "kind": "undecided"})
         lines.append(t(f"compare.gate_{check['status']}", **values))
     return lines
 
 
 def _winner(found: Mapping[str, Any]) -> dict[str, Any]:
     return {"winner": found["winner"]} if found["winner"] else {}
+
+
+def _further(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {"further": words.further(found)} if found["kind"] == "undecided" else {}
 
 
 def _letters(labels: Sequence[str]) -> dict[str, str]:
@@ -199,6 +242,17 @@ def _beside(sides: Sequence[Mapping[str, Any]], letters: Mapping[str, str], widt
 def _one_tokenizer(sides: Sequence[Mapping[str, Any]]) -> bool:
     """Whether what was measured here is one model; which model another tool's file names is not known to us."""
     return len({one["model"] for one in sides if one.get("engine")}) <= 1
+
+
+def _certificate(sides: Sequence[Mapping[str, Any]], width: int, letters: Mapping[str, str] | None = None) -> list[str]:
+    """What stands behind the figures, worst launch of each side."""
+    found = {
+        (letters or {}).get(one["label"], one["label"]): [
+            launch["certificate"] for launch in one["launches"] if launch.get("certificate")
+        ]
+        for one in sides
+    }
+    return certificate_lines(found, width)
 
 
 def _warnings(sides: Iterable[Mapping[str, Any]]) -> list[str]:

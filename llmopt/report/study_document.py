@@ -22,7 +22,7 @@ from llmopt.report.shared_sections import (
     use_section,
 )
 
-__all__ = ["FIGURES", "estimates_of", "study_document"]
+__all__ = ["FIGURES", "certificates_of", "estimates_of", "study_document"]
 
 FIGURES = (
     "accuracy", "diversity", "answers_per_minute", "characters_per_s", "output_tokens_per_s", "ttft_p50_ms",
@@ -162,7 +162,7 @@ def _points(
 
 def _limits(result: Mapping[str, Any]) -> Table | None:
     rows = [
-        [limit["text"], t(f"report.limit_{limit['status']}"), *(_number(limit[name]) for name in ("value", "bound"))]
+        [limit["text"], words.limit_status(limit), *(_number(limit[name]) for name in ("value", "bound"))]
         for limit in result["constraints"]
     ]
     headings = [t("report.limit"), t("report.status"), t("benchmark.value"), t("report.bound")]
@@ -176,8 +176,12 @@ def _number(value: float | None) -> str:
 # ── whether to believe it ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _certificates(result: Mapping[str, Any], labels: tuple[str, str]) -> list[Section]:
-    certificates, warnings = {}, {}
+def certificates_of(
+    result: Mapping[str, Any], labels: tuple[str, str]
+) -> tuple[dict[str, list[Any]], dict[str, dict[str, int]]]:
+    """Certificates and counted warnings of the baseline and the winner: of their confirmation, else of the search."""
+    certificates: dict[str, list[Any]] = {}
+    warnings: dict[str, dict[str, int]] = {}
     for label, side in zip(labels, (result["baseline"], result["best"]), strict=True):
         passes = [one for one in result["confirmation"] if one["key"] == side["configuration"]["key"]]
         measured = [one["measurement"] for one in passes if one["measurement"]] or [side["search"]]
@@ -187,7 +191,11 @@ def _certificates(result: Mapping[str, Any], labels: tuple[str, str]) -> list[Se
         for key in (key for one in measured for key in one.get("warnings") or ()):
             counted[key] = counted.get(key, 0) + 1
         warnings[label] = counted
-    blocks: list[Block] = certificate_blocks(certificates, warnings)
+    return certificates, warnings
+
+
+def _certificates(result: Mapping[str, Any], labels: tuple[str, str]) -> list[Section]:
+    blocks: list[Block] = certificate_blocks(*certificates_of(result, labels))
     return [Section(title=t("report.certificate"), blocks=blocks)] if blocks else []
 
 

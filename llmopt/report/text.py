@@ -7,8 +7,9 @@ from typing import Any
 
 from llmopt.messages import t
 from llmopt.report import words
+from llmopt.report.certificates import certificate_lines
 from llmopt.report.notes import answer_notes
-from llmopt.report.study_document import estimates_of
+from llmopt.report.study_document import certificates_of, estimates_of
 from llmopt.report.terminal import WIDTH, drawn_table, folded
 
 __all__ = ["summary"]
@@ -38,6 +39,17 @@ def summary(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
     ]
     headings = (t("report.figure"), t("report.baseline"), t("report.best"))
     parts += ["", drawn_table(headings, figures, width, title=t("report.figures"))]
+    limits = [f"{limit['text']}: {words.limit_status(limit)}" for limit in result["constraints"]]
+    if limits:
+        parts += ["", t("report.limits") + ":", *folded([f"  {line}" for line in limits], width)]
+    certificates, warnings = certificates_of(result, (t("report.baseline"), t("report.best")))
+    parts += certificate_lines(certificates, width)
+    told = [
+        t("report.side_warning", side=side, count=count, text=t(key))
+        for side, found in warnings.items()
+        for key, count in found.items()
+    ]
+    parts += ["", *folded(told, width)] if told else []
     for note in answer_notes(result):
         parts += ["", *folded([note], width)]
     parts += ["", t("report.use") + ":"]

@@ -13,9 +13,11 @@ __all__ = [
     "effect",
     "figure",
     "figure_name",
+    "further",
     "gain_rows",
     "interval",
     "judged",
+    "limit_status",
     "load",
     "setting",
     "settings_line",
@@ -23,7 +25,10 @@ __all__ = [
     "verdict_sentence",
 ]
 
-SHARES = frozenset({"accuracy", "attainment", "diversity", "error_rate", "truncated", "truncated_rate"})
+SHARES = frozenset({
+    "accuracy", "attainment", "diversity", "error_rate", "truncated", "truncated_rate", "cached_prompt_share",
+    "engine_prefix_hit_share", "engine_kv_usage_mean", "engine_kv_usage_max",
+})  # fmt: skip
 
 
 def size(number_of_bytes: float | None) -> str:
@@ -104,20 +109,40 @@ def verdict_sentence(result: Mapping[str, Any]) -> str:
     """The claim in one or two sentences."""
     verdict = result["verdict"]
     if verdict["effect"] is None:
-        return " ".join((t(verdict["sentence"]), *map(_out_of_reach, result.get("unreached", ()))))
+        more = [further(verdict)] if verdict.get("more_samples") else []
+        return " ".join((t(verdict["sentence"]), *more, *map(_out_of_reach, result.get("unreached", ()))))
     main = next(entry for entry in result["gains"] if entry["step"] == "total")
     judged_by = verdict.get("judged_by") or ("speed" if verdict["relative"] else "quality")
     beside = "speed" if judged_by == "quality" else "quality"
-    sentence = t(verdict["sentence"], what=t(f"report.{judged_by}"), effect=effect(main[judged_by]))
+    parts = [t(verdict["sentence"], what=t(f"report.{judged_by}"), effect=effect(main[judged_by]))]
+    parts.append(further(verdict))
     if (other := main[beside]) is not None:
-        sentence += " " + t(f"report.also_{other['kind']}", what=t(f"report.{beside}"), effect=effect(other))
-    return sentence
+        parts.append(t(f"report.also_{other['kind']}", what=t(f"report.{beside}"), effect=effect(other)))
+        parts.append(further(other))
+    return " ".join(filter(None, parts))
+
+
+def further(verdict: Mapping[str, Any]) -> str:
+    """How many more samples would probably decide an undecided verdict; empty for any other."""
+    if verdict["kind"] != "undecided":
+        return ""
+    count = verdict.get("more_samples")
+    if not count:
+        return t("report.further_unknown")
+    return t("report.further_launches" if verdict["relative"] else "report.further_items", count=count)
 
 
 def _out_of_reach(limit: Mapping[str, Any]) -> str:
     value, unit = limit["nearest"], limit["unit"]
     nearest = "–" if value is None else size(value) if unit == "B" else f"{value:.4g} {unit}".rstrip()
     return t("study.unreached_together" if limit["alone"] else "study.unreached", limit=limit["text"], nearest=nearest)
+
+
+def limit_status(limit: Mapping[str, Any]) -> str:
+    """Whether a limit is met; where that is open, how many more samples would probably tell."""
+    if limit["status"] == "undecided" and limit.get("more_samples"):
+        return t("report.kind_undecided_more", count=limit["more_samples"])
+    return t(f"report.limit_{limit['status']}")
 
 
 def gain_rows(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -154,4 +179,6 @@ def judged(verdict: Mapping[str, Any] | None) -> str:
     """An effect with its verdict word."""
     if verdict is None:
         return t("report.not_measured")
+    if verdict["kind"] == "undecided" and verdict.get("more_samples"):
+        return f"{effect(verdict)} — {t('report.kind_undecided_more', count=verdict['more_samples'])}"
     return f"{effect(verdict)} — {t('report.kind_' + verdict['kind'])}"
