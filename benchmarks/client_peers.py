@@ -71,6 +71,8 @@ class Job:
     tokens: int
     rate: float | None = None
     seed: int = 0
+    detailed: bool = False
+    """Whether single requests have to be in the client's own record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +140,9 @@ class Peers:
         argv = [sys.executable, str(ROOT / "benchmarks" / "client_ours.py"), "--port", str(job.port), "--model", MODEL]
         argv += ["--streams", str(job.streams), "--requests", str(job.requests), "--tokens", str(job.tokens)]
         argv += ["--out", str(out)]
+        argv += ["--detail"] if job.detailed or job.rate else []
         if job.rate:
-            argv += ["--rate", str(job.rate), "--seed", str(job.seed), "--detail"]
+            argv += ["--rate", str(job.rate), "--seed", str(job.seed)]
         costs = run_child(argv)
         if costs.exit_code or not out.exists():
             return Outcome(client="ours", figures={}, costs=costs, failed=costs.output[-300:])
@@ -201,6 +204,7 @@ class Peers:
         argv += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,95,99", "--disable-tqdm"]
         argv += ["--save-result", "--result-dir", str(work), "--result-filename", "vllm.json"]
         argv += ["--request-rate", str(job.rate)] if job.rate else ["--max-concurrency", str(job.streams)]
+        argv += ["--save-detailed"] if job.detailed else []
         return self._imported("vllm", run_child(argv, env={"HF_HUB_OFFLINE": "1"}, cwd=work), [work / "vllm.json"])
 
     def _benchy(self, job: Job, work: Path) -> Outcome:
