@@ -106,18 +106,19 @@ def provisional(run: LoadRun, *, window: Window | None = None) -> dict[str, Esti
     return found
 
 
-def _series(good: Sequence[Sample]) -> Iterator[tuple[str, list[list[float]]]]:
+def _series(good: Sequence[Sample], *, leave_out: str = "") -> Iterator[tuple[str, list[list[float]]]]:
     """(name, values in seconds by request); a request without such a time is left out."""
     for name, measure in PER_REQUEST.items():
         yield name, [[value] for sample in good if (value := measure(sample)) is not None]
     for name, gaps in POOLED.items():
-        yield name, [sorted(found) for sample in good if (found := gaps(sample))]
+        yield name, [sorted(found) for sample in good if name != leave_out and (found := gaps(sample))]
 
 
 def _latencies(good: Sequence[Sample]) -> dict[str, Estimate]:
     found: dict[str, Estimate] = {}
-    for name, groups in _series(good):
-        if name == "inter_chunk" and not any(sample.token_counts for sample in good):  # one token each: the same gaps
+    alike = "" if any(sample.token_counts for sample in good) else "inter_chunk"  # one token each: the same gaps
+    for name, groups in _series(good, leave_out=alike):
+        if name == alike:
             found |= {key.replace("itl_", "inter_chunk_"): e for key, e in found.items() if key.startswith("itl_")}
         elif groups:
             found |= _latency(name, groups, pooled=name in POOLED)

@@ -105,8 +105,9 @@ class _Answer:
     def read(self, at_ns: int, raw: bytes) -> None:
         """Read what one read brought."""
         text = self.pattern.text_of(raw) if self.splitter.between_events else None
-        if text is not None:
-            self._keep(at_ns, text, "", is_answer=True)
+        if text is not None:  # nearly every read: what is the same for all of them is filled in later
+            self.at_ns.append(at_ns)
+            self.pieces.append(text)
             return
         before = len(self.at_ns)
         found = self.splitter.feed(at_ns, raw)
@@ -146,6 +147,7 @@ class _Answer:
         self._read(event.at_ns, payload)
 
     def _read(self, at_ns: int, payload: Mapping[str, Any]) -> None:
+        self._fill()  # by the usage as it was told before this event
         usage = payload.get("usage")
         if isinstance(usage, dict):
             self.usage = usage
@@ -170,16 +172,29 @@ class _Answer:
             return
         self._keep(at_ns, text, thought, is_answer=bool(text or called))
 
+    def _fill(self) -> None:
+        """Say of plain text events, which were only stamped so far, that they are answer and nothing else."""
+        missing = len(self.at_ns) - len(self.running)
+        if missing:
+            self.is_answer += [True] * missing
+            self.reasoning += [""] * missing
+            self.running += [self._counted()] * missing
+
+    def _counted(self) -> int | None:
+        done = self.usage.get("completion_tokens") if self.usage else None
+        return done if isinstance(done, int) else None
+
     def _keep(self, at_ns: int, text: str, thought: str, *, is_answer: bool) -> None:
+        self._fill()
         self.at_ns.append(at_ns)
         self.pieces.append(text)
         self.reasoning.append(thought)
         self.is_answer.append(is_answer)
-        done = self.usage.get("completion_tokens") if self.usage else None
-        self.running.append(done if isinstance(done, int) else None)
+        self.running.append(self._counted())
 
     def close(self, exchange: Exchange) -> None:
         """Judge how the stream ended."""
+        self._fill()
         framed = "content-length" in exchange.headers or "chunked" in exchange.headers.get("transfer-encoding", "")
         if self.error is not None or (self.over and exchange.status == OK):
             return

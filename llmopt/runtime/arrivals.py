@@ -23,7 +23,9 @@ SO_TIMESTAMPNS = 35
 """Of Linux on everything but SPARC and PA-RISC; Python's socket module has no name for it."""
 READ_BYTES = 64 << 10
 NOTES_BYTES = 64
-_TIMESPEC = struct.Struct("@ll")
+SOL_SOCKET = socket.SOL_SOCKET
+TIMESPEC_BYTES = struct.calcsize("@ll")
+_UNPACK = struct.Struct("@ll").unpack
 OLDEST_NS = 60 * 10**9
 """An arrival longer ago than this means that the wall clock was set meanwhile."""
 
@@ -152,8 +154,8 @@ def _age_ns(notes: Sequence[tuple[int, int, bytes]], wall_ns: int) -> int:
     The kernel stamps by the wall clock; as an age it is free of where that clock stands.
     """
     for level, kind, value in notes:
-        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(value) == _TIMESPEC.size:
-            seconds, rest = _TIMESPEC.unpack(value)
-            age_ns: int = wall_ns - (seconds * 10**9 + rest)
+        if kind == SO_TIMESTAMPNS and level == SOL_SOCKET and len(value) == TIMESPEC_BYTES:
+            seconds, rest = _UNPACK(value)
+            age_ns: int = wall_ns - (seconds * 1_000_000_000 + rest)
             return age_ns if 0 <= age_ns < OLDEST_NS else 0
     return 0
