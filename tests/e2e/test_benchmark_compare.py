@@ -111,6 +111,17 @@ def test_another_tools_result_stands_beside_what_is_measured_and_is_not_judged(c
     assert "bad.json" in ran.err
 
 
+def test_three_models_in_turns_come_to_an_end_with_every_pair_judged(cli):
+    models = ("smollm2-135m", "qwen2.5-coder-0.5b", "smollm2-135m@threads=2")
+    ran = cli.run("compare", *MATH, "--samples", "8", "--repeats", "4", "--name", "c", *models, env=FAST)
+    assert ran.code == 0, ran.err
+    found = result(cli, "c")
+    assert [len(one["launches"]) for one in found["sides"]] == [4, 4, 4]
+    pairs = {(one["before"], one["after"]) for one in found["comparisons"]}
+    assert pairs == {(models[0], models[1]), (models[0], models[2]), (models[1], models[2])}
+    cli.wait_until_clean()
+
+
 def test_the_gate_fails_with_8_only_where_it_became_worse(cli):
     assert cli.run(*BENCH, "--name", "base", env=FAST).code == 0
     same = ("compare", "--dry-run", "--baseline", "base", "--fail-if-worse")

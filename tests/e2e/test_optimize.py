@@ -5,6 +5,8 @@ import math
 import signal
 import sqlite3
 
+from llmopt.measure.calibrate import Calibration, NoiseFloor
+
 DRY = ("optimize", "--dry-run", "--dataset", "korean_math_easy", "--samples", "6", "--name", "study")
 FAST = {"LLMOPT_FAKE_TIME_SCALE": "0.02"}
 
@@ -53,6 +55,19 @@ def test_a_dry_run_ends_with_a_verdict_files_and_nothing_running(cli):
     cli.wait_until_clean()
     listed = cli.run("list", "--type", "results", "--json")
     assert [row["study"] for row in json.loads(listed.out)] == ["study"]
+
+
+def test_the_final_takes_its_pairs_and_looks_from_what_was_calibrated(cli):
+    fingerprint = json.loads(cli.run("init", "--auto-detect", "--no-measure", "--json").out)["hardware"]["fingerprint"]
+    kept = Calibration(cli.folder / ".cache", hardware=fingerprint)
+    noisy = NoiseFloor(objective="answers_per_minute", spread=0.05, pairs=6, requests=2)
+    kept.keep_noise(noisy, engine="fake", model="smollm2-135m")
+    ran = cli.run(*DRY, "--trials", "2", "--model", "smollm2-135m", env=FAST)
+    assert ran.code == 0, ran.err
+    looks = result(cli)["looks"]
+    assert looks["planned"][0] == 4 < looks["planned"][-1] <= 12
+    assert looks["stopped_at"] in looks["planned"]
+    assert 0.95 <= looks["confidence"] < 1
 
 
 def test_json_lines_only_on_standard_output(cli):
