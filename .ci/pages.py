@@ -40,7 +40,8 @@ def helps(language: str) -> dict[str, dict[str, str]]:
     import click
 
     from llmopt.cli.app import cli
-    from llmopt.cli.help import WIDTH, CellFormatter
+    from llmopt.cli.help import CellFormatter
+    from llmopt.cli.lines import WIDTH
     from llmopt.messages import set_language, t
 
     set_language(language)

@@ -20,6 +20,7 @@ The catalogue holds the sentence under that key, and the next step under the sam
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from llmopt.messages import t
@@ -38,7 +39,28 @@ __all__ = [
     "StorageError",
     "UsageError",
     "WeightsError",
+    "json_problem",
 ]
+
+
+_CLOSED = (".", "?", "!", "…", ")", ":")
+"""How a sentence may end before the next one; a message that ends with a value gets its full stop here."""
+_JSON_PROBLEMS = (
+    ("Expecting value", "json.value"),
+    ("Expecting property name", "json.property"),
+    ("Expecting ':'", "json.colon"),
+    ("Expecting ','", "json.comma"),
+    ("Illegal trailing comma", "json.trailing"),
+    ("Unterminated string", "json.string"),
+    ("Invalid control character", "json.control"),
+    ("Invalid \\", "json.escape"),
+    ("Extra data", "json.extra"),
+)
+
+
+def json_problem(error: json.JSONDecodeError) -> str:
+    """What is wrong with a JSON text, in the current language; the parser's own words where it has new ones."""
+    return next((t(key) for start, key in _JSON_PROBLEMS if error.msg.startswith(start)), error.msg)
 
 
 class LlmoptError(Exception):
@@ -66,7 +88,8 @@ class LlmoptError(Exception):
         return t(f"{self.key}.next", **self.values)
 
     def __str__(self) -> str:
-        text = f"{self.what} {self.next_step}"
+        what = self.what
+        text = f"{what if what.endswith(_CLOSED) else what + '.'} {self.next_step}"
         return f"{text}\n{self.detail}" if self.detail else text
 
 

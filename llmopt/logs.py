@@ -23,6 +23,7 @@ __all__ = [
     "LogSinks",
     "configure_logging",
     "get_logger",
+    "log_exception",
     "mask",
     "mask_values",
     "read_log",
@@ -226,6 +227,18 @@ def configure_logging(
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
     logger.propagate = not sinks._handlers  # noqa: SLF001 - built here
     return sinks
+
+
+def log_exception(folder: Path, error: BaseException) -> None:
+    """Write ``error`` with its traceback to the log file of ``folder``, whatever sinks there are."""
+    raised = (type(error), error, error.__traceback__)
+    record = logging.getLogger("llmopt").makeRecord("llmopt.cli", logging.ERROR, "", 0, str(error), (), raised)
+    file = _LogFile(folder / LOG_FILE)
+    file.setFormatter(_JsonFormat())
+    try:
+        file.handle(record)
+    finally:
+        file.close()
 
 
 def read_log(folder: Path, *, last: int = 100) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import signal
 import sys
@@ -106,7 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one retur
         click.echo(t("cli.interrupted"), err=True)
         return EXIT_INTERRUPTED
     except click.ClickException as error:
-        click.echo(_usage_sentence(error), err=True)
+        from llmopt.cli.usage import usage_sentence
+
+        click.echo(usage_sentence(error, arguments), err=True)
         return EXIT_USAGE
     except BrokenPipeError:
         # the reader of a pipe (head, less) went away; that is its right
@@ -114,11 +115,12 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one retur
         return 0
     except OSError as error:
         if debug:
-            raise
+            _show_traceback(error)
         click.echo(t("cli.os_error", what=error.strerror or error, where=error.filename or "-"), err=True)
         return 7
-    except Exception:
+    except Exception as error:
         click.echo(t("cli.bug", version=__version__), err=True)
+        _log(error)
         raise
     return result if isinstance(result, int) else 0
 
@@ -128,11 +130,26 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _show_traceback(error: Exception) -> None:
+    """What ``--debug`` adds to a refusal, on the screen and in logs/."""
+    import traceback
+
+    from llmopt.logs import mask
+
+    click.echo(mask("".join(traceback.format_exception(error))), err=True)
+    _log(error)
+
+
+def _log(error: Exception) -> None:
+    from llmopt.logs import log_exception
+    from llmopt.paths import Workspace
+
+    log_exception(Workspace.here().logs, error)
+
+
 def _refuse(error: LlmoptError, arguments: Sequence[str]) -> int:
     if "--debug" in arguments:
-        import traceback
-
-        traceback.print_exc()
+        _show_traceback(error)
     click.echo(f"{t('cli.error')}: {error}", err=True)
     if error.exit_code != EXIT_USAGE:
         from llmopt.failures import explain_exception, get_history
@@ -140,31 +157,6 @@ def _refuse(error: LlmoptError, arguments: Sequence[str]) -> int:
         command = next((word for word in arguments if word in COMMANDS), "")
         get_history().record(explain_exception(error), where=command)
     return error.exit_code
-
-
-def _usage_sentence(error: click.ClickException) -> str:
-    """Click's complaint in the reader's language, with the next step; a group without a command shows its help."""
-    ctx = getattr(error, "ctx", None)
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        return error.ctx.get_help()
-    path = ctx.command_path if ctx else "llmopt"
-    if isinstance(error, click.NoSuchOption):
-        near = ", ".join(error.possibilities or ()) or "-"
-        what = t("cli.no_such_option", option=error.option_name, near=near)
-    elif isinstance(error, click.MissingParameter):
-        name = error.param.opts[0] if error.param else "-"
-        what = t("cli.missing", name=name)
-    elif isinstance(error, click.BadParameter):
-        name = error.param.opts[0] if error.param else "-"
-        what = t("cli.bad_value", name=name, why=error.message)
-    elif ctx is not None and isinstance(ctx.command, click.Group) and "No such command" in error.message:
-        name = error.message.split("'")[1] if "'" in error.message else "-"
-        known = ctx.command.list_commands(ctx)
-        near = ", ".join(difflib.get_close_matches(name, known, n=2)) or ", ".join(known)
-        what = t("cli.no_such_command", name=name, near=near)
-    else:
-        what = t("cli.usage", why=error.message)
-    return f"{t('cli.error')}: {what} {t('cli.see_help', command=path)}"
 
 
 def _early_language(arguments: Sequence[str]) -> None:
@@ -181,4 +173,5 @@ def _early_language(arguments: Sequence[str]) -> None:
     try:
         return set_language(load_settings(Workspace.here())["lang"])
     except LlmoptError:
-        return None  # the command itself will report it, in the locale's language
+        named = os.environ.get("LLMOPT_LANG")
+        return set_language(named) if named in LANGUAGES else None  # the command itself will report what is wrong

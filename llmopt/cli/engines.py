@@ -72,7 +72,7 @@ def install_command(engine: str, path: Path | None, as_json: bool, debug: bool) 
 
     output = Output(as_json=as_json)
     recipe = recipe_for(engine, probe())
-    output.say(t("environments.plan", name=recipe.name, packages=" ".join(recipe.packages), gb=recipe.disk_gb))
+    output.tell(t("environments.plan", name=recipe.name, packages=" ".join(recipe.packages), gb=recipe.disk_gb))
     told: list[tuple[str, str]] = []
 
     def tell(step: Any) -> None:
@@ -90,7 +90,7 @@ def install_command(engine: str, path: Path | None, as_json: bool, debug: bool) 
     if as_json:
         output.line({"step": "done", "engine": engine, "recipe": recipe.name, "python": str(python)})
     else:
-        output.say(t("environments.installed", name=recipe.name, version=recipe.version, python=python))
+        output.tell(t("environments.installed", name=recipe.name, version=recipe.version, python=python))
 
 
 @command.command("doctor", help=t("cli.engines_doctor.long"), short_help=t("cli.engines_doctor.short"))
@@ -128,7 +128,7 @@ def doctor_command(engines: tuple[str, ...], quick: bool, as_json: bool, debug: 
         for name, findings in rows:
             output.say(name)
             for one in findings:
-                output.say(f"  {t(f'doctor.level_{one.level}')}: {one.text} {one.next_step}".rstrip())
+                output.tell(f"{t(f'doctor.level_{one.level}')}: {one.text} {one.next_step}".rstrip(), 2)
                 if one.detail:
-                    output.say("\n".join(f"    {line}" for line in one.detail.splitlines()))
+                    output.tell(one.detail, 4)
     return 5 if failed else 0

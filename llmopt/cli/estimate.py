@@ -58,7 +58,7 @@ def command(
 
     answer = given["answer_tokens"]
     if context is not None and context <= answer:
-        raise UsageError("estimate.at_least_one", name="prompt-tokens", value=context - answer)
+        raise UsageError("estimate.context", context=context, answer=answer)
     request = EstimateRequest(
         model=model or DEFAULT_MODEL,
         gpus=gpus,

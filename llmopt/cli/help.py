@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator
-from unicodedata import east_asian_width
+from collections.abc import Iterable
 
 import click
 
+from llmopt.cli.lines import WIDTH, cells, wrapped
 from llmopt.messages import t
 
-__all__ = ["WIDTH", "CellFormatter", "cells"]
+__all__ = ["CellFormatter"]
 
-WIDTH = 80
-"""Help is never wider than this, so that it reads the same on every terminal and in the documentation."""
 NARROWEST = 50
 COLUMN = 30
 CLICKS_OWN = {
@@ -24,11 +22,6 @@ CLICKS_OWN = {
     "Show the version and exit.": "cli.help_version",
 }
 """What click says in English by itself → our message."""
-
-
-def cells(text: str) -> int:
-    """How many terminal cells ``text`` takes."""
-    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 class CellFormatter(click.HelpFormatter):
@@ -42,7 +35,7 @@ class CellFormatter(click.HelpFormatter):
         """The line that shows how the command is called."""
         del prefix
         head = f"{t('cli.help_usage')}: {prog} "
-        lines = list(_wrapped(args, self.width - cells(head)))
+        lines = list(wrapped(args, self.width - cells(head)))
         self.write(head + f"\n{' ' * cells(head)}".join(lines) + "\n")
 
     def write_heading(self, heading: str) -> None:
@@ -56,7 +49,7 @@ class CellFormatter(click.HelpFormatter):
         shown = []
         for paragraph in paragraphs:
             kept = paragraph.startswith("\b")
-            lines = paragraph.lstrip("\b\n").splitlines() if kept else _wrapped(paragraph, self.width - len(indent))
+            lines = paragraph.lstrip("\b\n").splitlines() if kept else wrapped(paragraph, self.width - len(indent))
             shown.append("\n".join(indent + line for line in lines))
         self.write("\n\n".join(shown) + "\n")
 
@@ -66,7 +59,7 @@ class CellFormatter(click.HelpFormatter):
         left = min(max(cells(name) for name, _ in rows), col_max) + col_spacing
         for name, meaning in rows:
             first = " " * self.current_indent + name
-            lines = list(_wrapped(_ours(meaning), self.width - self.current_indent - left))
+            lines = list(wrapped(_ours(meaning), self.width - self.current_indent - left))
             if not lines:
                 self.write(first + "\n")
                 continue
@@ -78,16 +71,3 @@ class CellFormatter(click.HelpFormatter):
 
 def _ours(text: str) -> str:
     return t(CLICKS_OWN[text]) if text in CLICKS_OWN else text.replace("[default: ", f"[{t('cli.help_default')}: ")
-
-
-def _wrapped(text: str, width: int) -> Iterator[str]:
-    """The words of ``text`` in lines of at most ``width`` cells; only a longer word stands out."""
-    line = ""
-    for word in text.split():
-        if line and cells(line) + 1 + cells(word) > width:
-            yield line
-            line = word
-        else:
-            line = f"{line} {word}" if line else word
-    if line:
-        yield line

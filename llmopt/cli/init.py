@@ -85,11 +85,11 @@ def command(
     _say_found(output, hardware, rows, None if installed else engine)
     speed = _measured(output, hardware) if auto_detect and not no_measure else None
     if broken:
-        output.say(t("init.broken_settings", path=workspace.settings_file))
+        output.tell(t("init.broken_settings", path=workspace.settings_file))
     _say_written(output, written, converted)
     if old.exists() and not force:
-        output.say(t("init.old_found", path=OLD_FILE))
-    output.say(t("init.next"))
+        output.tell(t("init.old_found", path=OLD_FILE))
+    output.tell(t("init.next"))
     facts = _facts(hardware, rows, values, written, converted)
     output.data({**facts, "measured": asdict(speed) if speed else None})
 
@@ -98,14 +98,14 @@ def _measured(output: Output, hardware: Hardware) -> MachineSpeed | None:
     """This machine's bandwidth and arithmetic, measured and kept; a machine where that fails is set up all the same."""
     from llmopt.predict.machine import measure_machine, save_speed
 
-    output.say(t("init.measuring"))
+    output.tell(t("init.measuring"))
     try:
         speed = measure_machine(max(1, int(hardware.cpu.usable_cores)))
         path = save_speed(speed, hardware=hardware.fingerprint)
     except LlmoptError as error:
         output.say(str(error))
         return None
-    output.say(
+    output.tell(
         t(
             "init.measured",
             one=f"{speed.bandwidth_one / 1e9:.1f}",
@@ -201,17 +201,19 @@ def _backup(path: Path, stamp: str) -> Path:
 
 
 def _say_found(output: Output, hardware: Hardware, rows: tuple[StartingDefault, ...], missing: str | None) -> None:
-    output.say(t("init.found"))
+    output.tell(t("init.found"))
     for line in _hardware_lines(hardware):
-        output.say(f"  {line}")
-    output.say(t("init.defaults"))
+        output.tell(line, 2)
+    output.tell(t("init.defaults"))
     heads = [t(f"init.column_{name}") for name in ("name", "value", "reason")]
     output.say(table(heads, [[row.name, str(row.value), row.text] for row in rows]))
     if missing:
-        output.say(t("init.engine_missing", engine=missing))
+        output.tell(t("init.engine_missing", engine=missing))
 
 
 def _hardware_lines(hardware: Hardware) -> list[str]:
+    from llmopt.hardware.probe import describe_unread
+
     cpu = hardware.cpu
     vectors = [name for name in cpu.features if name.startswith(("avx", "amx", "neon", "sve", "asimd"))]
     cores: dict[str, Any] = {"cores": cpu.physical_cores, "usable": f"{cpu.usable_cores:g}"}
@@ -221,33 +223,25 @@ def _hardware_lines(hardware: Hardware) -> list[str]:
     lines += [t("init.gpu", name=device.name, size=size(device.total_bytes)) for device in hardware.devices]
     lines += [] if hardware.devices else [t("init.no_gpu")]
     lines.append(t("init.disk", size=size(hardware.disk_free_bytes)))
-    return lines + [t("init.unread", name=name, why=_sentence(why)) for name, why in hardware.unread.items()]
-
-
-def _sentence(reason: str) -> str:
-    """A reason in words; the probe gives a message key where it has one."""
-    try:
-        return t(reason)
-    except (KeyError, FileNotFoundError):
-        return reason
+    return lines + [t("init.unread", name=name, why=describe_unread(why)) for name, why in hardware.unread.items()]
 
 
 def _say_written(output: Output, written: Written, converted: Conversion | None) -> None:
     for path in written.backups:
-        output.say(t("init.backup", path=path))
+        output.tell(t("init.backup", path=path))
     if converted is not None:
         counts: dict[str, Any] = dict.fromkeys(("carried", "changed", "dropped"), 0)
         for note in converted.notes:
             counts[note.outcome] += 1
-        output.say(t("init.converted", path=OLD_FILE, **counts))
+        output.tell(t("init.converted", path=OLD_FILE, **counts))
         for note in converted.notes:
             place = f" → {note.target} = {note.became}" if note.target else ""
-            output.say(f"  [{t(f'init.{note.outcome}')}] {note.field} = {note.value}{place}")
-            output.say(f"      {note.text}")
+            output.tell(f"[{t(f'init.{note.outcome}')}] {note.field} = {note.value}{place}", 2)
+            output.tell(note.text, 6)
     if written.models:
         count = len(converted.models) if converted else 0
-        output.say(t("init.models_written", path=written.models, count=count))
-    output.say(t("init.written", path=written.settings))
+        output.tell(t("init.models_written", path=written.models, count=count))
+    output.tell(t("init.written", path=written.settings))
 
 
 def _facts(
@@ -257,6 +251,8 @@ def _facts(
     written: Written,
     converted: Conversion | None,
 ) -> dict[str, Any]:
+    from llmopt.hardware.probe import describe_unread
+
     cpu = hardware.cpu
     notes = converted.notes if converted else ()
     return {
@@ -268,7 +264,7 @@ def _facts(
             "disk_free_bytes": hardware.disk_free_bytes,
             "gpus": [{"name": device.name, "bytes": device.total_bytes} for device in hardware.devices],
             "sources": dict(hardware.sources),
-            "unread": {name: _sentence(why) for name, why in hardware.unread.items()},
+            "unread": {name: describe_unread(why) for name, why in hardware.unread.items()},
         },
         "defaults": [{"name": row.name, "value": row.value, "reason": row.text} for row in rows],
         "settings": values,

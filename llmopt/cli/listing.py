@@ -195,12 +195,12 @@ def command(*, kind: str, texts: tuple[str, ...], fitting: bool, limit: int | No
     if as_json:
         return
     if not rows:
-        output.say(t(f"list.none_{kind}"))
+        output.tell(t(f"list.none_{kind}"))
         return
     shown = [[cell(row) for cell in cells.values()] for row in rows]
     output.say(table([t(f"list.column_{column}") for column in cells], shown))
     if kind == "models":
-        output.say(t("list.models_hint"))
+        output.tell(t("list.models_hint"))
 
 
 def _contains(row: Row, cells: Shown, text: str) -> bool:

@@ -62,7 +62,7 @@ def check_load(given: dict[str, Any]) -> None:
     """Refuse two loads at once, and a price below 0."""
     if given["streams"] is not None and given["rate"] is not None:
         raise UsageError("cli.streams_and_rate")
-    if given["price_per_hour"] is not None and not given["price_per_hour"] > 0:
+    if given["price_per_hour"] is not None and not 0 < given["price_per_hour"] < math.inf:
         raise UsageError("settings.bad_flag", option="--price-per-hour", value=given["price_per_hour"], expected="> 0")
 
 

@@ -70,7 +70,7 @@ def add(*, name: str, replace: bool, as_json: bool, debug: bool, **given: Any) -
     manager.add_config(name, config)
     facts = _read_local(config, workspace)
     path = manager.save_to_file()
-    output.say(t("models.added", name=name, path=path))
+    output.tell(t("models.added", name=name, path=path))
     _say_rows(output, _described(all_models(workspace)[name], facts))
     output.data({"model": name, "file": str(path), "entry": config.to_json()})
 
@@ -141,10 +141,10 @@ def show(*, name: str, as_json: bool, debug: bool) -> None:
     row = {"fits": fit.fits if unreadable is None else False, "precision": fit.precision}
     why = unreadable or fit_sentence(fit.verdict, fit.values)
     _say_rows(output, _described(entry, facts))
-    output.say(t("models.fits_here", answer=fit_word(row), why=why))
-    output.say(t("models.sources") if entry.sources else t("models.no_sources"))
+    output.tell(t("models.fits_here", answer=fit_word(row), why=why))
+    output.tell(t("models.sources") if entry.sources else t("models.no_sources"))
     for group, source in entry.sources.items():
-        output.say(f"  {group}: {source}")
+        output.tell(f"  {group}: {source}")
     output.data(
         {
             "model": entry.name,
@@ -176,9 +176,9 @@ def remove(*, name: str, as_json: bool, debug: bool) -> None:
         raise UsageError("models.built_in", name=name)
     removed = manager.remove_config(name)
     path = manager.save_to_file()
-    output.say(t("models.removed", name=name, path=path))
+    output.tell(t("models.removed", name=name, path=path))
     if name in built_in_models():
-        output.say(t("models.built_in_again", name=name))
+        output.tell(t("models.built_in_again", name=name))
     output.data({"model": name, "file": str(path), "entry": removed.to_json()})
 
 
@@ -225,4 +225,4 @@ def _settings(entry: ModelEntry) -> dict[str, Any]:
 
 def _say_rows(output: Output, rows: list[tuple[str, str]]) -> None:
     for label, value in rows:
-        output.say(f"{label}: {value}")
+        output.tell(f"{label}: {value}")

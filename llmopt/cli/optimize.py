@@ -36,6 +36,10 @@ DEMO_DATASET = "korean_math_easy"
 """What the demo model can do some of: a set it fails entirely would show nothing."""
 
 
+SINGULAR = {"objectives": "objective", "constraints": "constraint", "columns": "column"}
+"""What a repeatable option is called in the function → on the command line."""
+
+
 @click.command("optimize", help=t("cli.optimize.long"), short_help=t("cli.optimize.short"))
 @option("--model", "-m", key="opt.model", default=None)
 @option("--dataset", "-d", key="opt.dataset", default=None)
@@ -170,6 +174,5 @@ def _refuse_with_resume(given: dict[str, Any]) -> None:
     allowed = {"timeout", "budget", "dry_run"}
     changed = [name for name, value in given.items() if name not in allowed and value not in (None, (), False)]
     if changed:
-        raise UsageError(
-            "cli.resume_with_others", names=", ".join(f"--{name.rstrip('s').replace('_', '-')}" for name in changed)
-        )
+        options = (f"--{SINGULAR.get(name, name).replace('_', '-')}" for name in changed)
+        raise UsageError("cli.resume_with_others", names=", ".join(options))

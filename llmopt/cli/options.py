@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from llmopt.cli.completing import COMPLETIONS
+from llmopt.cli.lines import fitted
 from llmopt.messages import LANGUAGES, t
 
 __all__ = [
@@ -128,6 +129,10 @@ class Output:
     def say(self, text: str) -> None:
         """A line for a person."""
         click.echo(text, err=self.as_json)
+
+    def tell(self, text: str, indent: int = 0) -> None:
+        """The same, folded to the width of the terminal."""
+        self.say(fitted(text, indent))
 
     def data(self, value: Any) -> None:
         """The result for a program: one JSON document (only with ``--json``)."""

@@ -48,7 +48,9 @@ def command(detailed: bool, as_json: bool, debug: bool) -> int:
         "errors": _errors(workspace) if readable else [],
     }
     if detailed:
-        facts |= _details(workspace, hardware)
+        from llmopt.cli.status_details import details
+
+        facts |= details(workspace, hardware)
         facts["error_counts"] = _error_counts(workspace) if readable else []
     output = Output(as_json=as_json)
     output.data(facts)
@@ -57,17 +59,22 @@ def command(detailed: bool, as_json: bool, debug: bool) -> int:
         return code
     for name, rows in facts.items():
         output.say(t(f"status.{name}"))
-        for line in _lines(rows):
-            output.say(f"  {line}")
+        for line in _lines(name, rows):
+            output.tell(line, 2)
     return code
 
 
-def _lines(rows: Any) -> list[str]:
-    """Facts as lines a person reads."""
+def _lines(section: str, rows: Any) -> list[str]:
+    """A section as lines a person reads."""
+    if section == "memory":
+        return [_memory_line(row) for row in rows]
+    if section == "facts":
+        from llmopt.cli.status_details import fact_line
+
+        return [fact_line(row) for row in rows]
     if isinstance(rows, dict):
-        return [
-            f"{t(f'status.name_{name}') if _known(name) else name}: {_value(value)}" for name, value in rows.items()
-        ]
+        named = {t(f"status.name_{name}") if _known(name) else name: value for name, value in rows.items()}
+        return [f"{name}: {_value(value)}" for name, value in named.items()] or [t("status.none")]
     return [" · ".join(_value(value) for value in row.values()) for row in rows] or [t("status.none")]
 
 
@@ -86,17 +93,11 @@ def _value(value: Any) -> str:
         return t("list.yes") if value else t("list.no")
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_value, value)) or "–"
+    if isinstance(value, dict) and value.keys() == {"value", "origin"}:
+        return f"{_value(value['value'])} ({value['origin']})"
     if isinstance(value, dict):
         return ", ".join(f"{name} {_value(inner)}" for name, inner in value.items()) or "–"
     return str(value)
-
-
-def _sentence(reason: str) -> str:
-    """A reason in words; the probe gives a message key where it has one."""
-    try:
-        return t(reason)
-    except (KeyError, FileNotFoundError):
-        return reason
 
 
 def _hardware(hardware: Hardware) -> dict[str, Any]:
@@ -110,14 +111,28 @@ def _hardware(hardware: Hardware) -> dict[str, Any]:
     }
 
 
-def _memory(hardware: Hardware, memory: MemoryStats) -> dict[str, Any]:
-    free, total = size(memory.host.available_bytes), size(hardware.memory.usable_bytes)
-    rows = {"ram": t("status.free_of", free=free, total=total)}
+def _memory(hardware: Hardware, memory: MemoryStats) -> list[dict[str, Any]]:
+    """RAM, swap and every device: used, free, and how near its end it is."""
+    host = memory.host
+    total, free = hardware.memory.usable_bytes, host.available_bytes
+    swap = (host.swap_total_bytes, host.swap_free_bytes)
+    rows = [
+        {"name": "RAM", "used_bytes": max(0, total - free), "free_bytes": free, "total_bytes": total},
+        {"name": "swap", "used_bytes": swap[0] - swap[1], "free_bytes": swap[1], "total_bytes": swap[0]},
+    ]
+    levels = [memory.host_level.name.lower(), None]
     for each in memory.devices:
-        free, total = size(each.memory.free_bytes), size(each.memory.total_bytes)
-        rows[each.device.name] = t("status.free_of", free=free, total=total)
-    rows["level"] = t(f"status.level_{memory.level.name.lower()}")
-    return rows
+        now = each.memory
+        sizes = {"used_bytes": now.used_bytes, "free_bytes": now.free_bytes, "total_bytes": now.total_bytes}
+        rows.append({"name": f"{each.device.kind.value}:{each.device.index} {each.device.name}", **sizes})
+        levels.append(each.level.name.lower())
+    return [{**row, "level": level} for row, level in zip(rows, levels, strict=True)]
+
+
+def _memory_line(row: dict[str, Any]) -> str:
+    sizes = {name: size(row[f"{name}_bytes"]) for name in ("used", "free", "total")}
+    line = f"{row['name']}: {t('status.used_free', **sizes)}"
+    return line if row["level"] is None else f"{line} · {t('status.name_level')}: {t('status.level_' + row['level'])}"
 
 
 def _engines() -> list[dict[str, Any]]:
@@ -167,52 +182,3 @@ def _error_counts(workspace: Workspace) -> list[dict[str, Any]]:
     from llmopt.store.troubles import trouble_counts
 
     return [{"id": row.id, "count": t("status.times", count=row.count)} for row in trouble_counts(workspace.database)]
-
-
-def _engine_safety() -> list[dict[str, Any]]:
-    """Each installed engine against the oldest version without a known hole."""
-    from llmopt.engines.registry import engine_names, get_engine
-    from llmopt.engines.safety import safety
-
-    rows = []
-    for found in filter(None, (safety(get_engine(name).installation()) for name in engine_names())):
-        key = {True: "safe", False: "unsafe", None: "unknown"}[found.safe]
-        why = t(f"status.engine_{key}", minimum=found.minimum, advisories=", ".join(found.advisories))
-        rows.append({"engine": found.engine, "version": found.version, "verdict": why})
-    return rows
-
-
-def _details(workspace: Workspace, hardware: Hardware) -> dict[str, Any]:
-    """What a bug report needs beyond the overview; everything masked at the sink."""
-    import platform
-    from importlib import metadata
-
-    from llmopt import __version__
-    from llmopt.config.settings import load_settings
-    from llmopt.logs import mask
-    from llmopt.runtime.guardian import containment_level
-
-    view = load_settings(workspace)
-    packages = {}
-    for name in ("optuna", "numpy", "scipy", "xllamacpp", "scikit-optimize", "torch", "vllm"):
-        try:
-            packages[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    clash = {"scikit-optimize": t("status.clash_skopt")} if "scikit-optimize" in packages else {}
-    return {
-        "versions": {
-            "llmopt": __version__,
-            "python": platform.python_version(),
-            "system": platform.platform(),
-            **packages,
-        },
-        "clashes": clash,
-        "engine_safety": _engine_safety(),
-        "containment": {"level": t(f"guardian.level_{containment_level()}")},
-        "settings": {name: mask(f"{value} ({view.origin(name)})") for name, value in view.values.items()},
-        "engine_variables": {name: mask(value) for name, value in view.engine_env.items()},
-        "sources": dict(hardware.sources),
-        "unread": {name: _sentence(reason) for name, reason in hardware.unread.items()},
-        "folders": {"workspace": str(workspace.root), "database": str(workspace.database), "logs": str(workspace.logs)},
-    }

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Sequence
 
-from llmopt.report.terminal import WIDTH, drawn_table
+from llmopt.cli.lines import line_width
+from llmopt.report.terminal import drawn_table
 
 __all__ = ["table"]
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None = None) -> str:
     """The rows under their headings, folded to ``width`` cells."""
-    return drawn_table(headings, rows, width or (shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH))
+    return drawn_table(headings, rows, width or line_width())

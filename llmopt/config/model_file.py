@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmopt.errors import SettingsError, StorageError
+from llmopt.errors import SettingsError, StorageError, json_problem
 from llmopt.messages import t
 
 __all__ = ["Problem", "atomic_json", "read_model_file", "unknown_key"]
@@ -85,9 +85,9 @@ def _read_json(path: Path) -> tuple[str, Any]:
     except UnicodeDecodeError:
         raise SettingsError("models.file_not_utf8", path=path) from None
     except json.JSONDecodeError as error:
-        raise _not_json(path, error.lineno, error.colno, error.msg) from None
+        raise _not_json(path, error.lineno, error.colno, json_problem(error)) from None
     except (RecursionError, ValueError) as error:
-        why = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:80]
+        why = t("json.deep") if isinstance(error, RecursionError) else str(error)[:80]
         raise _not_json(path, 1, 1, why) from None
     except OSError as error:
         raise SettingsError("models.file_unreadable", path=path, why=error.strerror or str(error)) from None

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from llmopt.config.model_file import Problem, atomic_json, read_model_file, unknown_key
 from llmopt.errors import SettingsError
+from llmopt.messages import t
 from llmopt.paths import Workspace
 from llmopt.records import DataType, DeviceType, InferenceParams, ModelType
 
@@ -168,7 +169,8 @@ class ModelConfigManager:
     def get_config(self, name: str) -> ModelConfig:
         """The entry ``name``; raises SettingsError naming those there are."""
         if name not in self._configs:
-            raise SettingsError("models.no_entry", name=name, path=self.path, known=", ".join(self._configs) or "-")
+            known = ", ".join(self._configs) or t("data.none")
+            raise SettingsError("models.no_entry", name=name, path=self.path, known=known)
         return self._configs[name]
 
     def remove_config(self, name: str) -> ModelConfig:

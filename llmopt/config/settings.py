@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmopt.errors import LlmoptError, SettingsError, UsageError
+from llmopt.errors import LlmoptError, SettingsError, UsageError, json_problem
+from llmopt.messages import t
 from llmopt.paths import Workspace
 
 __all__ = [
@@ -87,9 +88,10 @@ class SettingSpec:
         """What may be written: the choices, or the type with its bounds."""
         if self.choices:
             return " | ".join(self.choices)
-        bounds = "" if self.low is None else f" ≥ {self.low:g}"
-        bounds += "" if self.high is None else f" ≤ {self.high:g}"
-        return self.kind.__name__ + bounds
+        kind = t(f"settings.kind_{self.kind.__name__}")
+        if self.low is not None and self.high is not None:
+            return t("settings.kind_between", kind=kind, low=f"{self.low:,.10g}", high=f"{self.high:,.10g}")
+        return kind if self.low is None else t("settings.kind_from", kind=kind, low=f"{self.low:,.10g}")
 
     def _bad(self, value: Any, origin: str) -> LlmoptError:
         if origin == FLAG:
@@ -245,17 +247,17 @@ def _read_file(path: Path) -> dict[str, Any]:
         loaded = json.loads(text)
     except json.JSONDecodeError as error:
         raise SettingsError(
-            "settings.not_json", path=path, line=error.lineno, column=error.colno, why=error.msg
+            "settings.not_json", path=path, line=error.lineno, column=error.colno, why=json_problem(error)
         ) from None
     except (RecursionError, ValueError) as error:  # also a number of thousands of digits
-        why = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:80]
+        why = t("json.deep") if isinstance(error, RecursionError) else str(error)[:80]
         raise SettingsError("settings.not_json", path=path, line=1, column=1, why=why) from None
     if not isinstance(loaded, dict):
         raise SettingsError("settings.not_object", path=path)
     for name in loaded:
         if name not in _BY_NAME:
             line, column = _position(text, name)
-            near = ", ".join(difflib.get_close_matches(name, _BY_NAME, n=2)) or "-"
+            near = ", ".join(difflib.get_close_matches(name, _BY_NAME, n=2)) or t("data.none")
             raise SettingsError("settings.unknown_key", path=path, line=line, column=column, name=name, near=near)
     return loaded
 

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from llmopt.errors import SettingsError
+from llmopt.errors import SettingsError, json_problem
 
 __all__ = ["parse_v1"]
 
@@ -27,7 +27,7 @@ def parse_v1(data: bytes, path: str) -> Any:
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
-        raise _not_json(path, text, error.pos, error.msg) from None
+        raise _not_json(path, text, error.pos, json_problem(error)) from None
     if repeated is not None:
         raise _not_json(path, text, *repeated)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 
@@ -13,10 +14,12 @@ __all__ = [
     "alias_of",
     "doublings",
     "launch_parameter",
+    "openmp_threads",
     "require",
     "round_up",
     "searched",
     "streams_of",
+    "thread_choices",
     "usable_threads",
     "with_choices",
 ]
@@ -28,6 +31,26 @@ OPEN_LOOP_STREAMS = 16
 def usable_threads(hardware: Hardware) -> int:
     """Whole cores this process may keep busy; at least one."""
     return max(1, int(hardware.cpu.usable_cores))
+
+
+def openmp_threads() -> int | None:
+    """What the user set as OMP_NUM_THREADS, in the environment or in ``.env``; raises SettingsError for no number.
+
+    It is the user's word: engines that are told their threads by this variable get this number and no other.
+    """
+    text = os.environ.get("OMP_NUM_THREADS", "").strip()
+    if not text:
+        return None
+    if not (text.isdecimal() and int(text) >= 1):
+        raise SettingsError("engines.openmp_threads", value=text)
+    return int(text)
+
+
+def thread_choices(hardware: Hardware) -> tuple[int, ...]:
+    """The numbers of OpenMP threads to search: the user's own, else doublings up to what may be used."""
+    given = openmp_threads()
+    usable = usable_threads(hardware)
+    return (*doublings(1, usable), usable) if given is None else (given,)
 
 
 def streams_of(task: Task) -> int:

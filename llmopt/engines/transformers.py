@@ -11,12 +11,13 @@ from llmopt.engines.base import COMMON_REQUEST_SETTINGS, RunFolder
 from llmopt.engines.locate import Found, has_module, locate_package
 from llmopt.engines.options import options_of
 from llmopt.engines.sizing import (
-    doublings,
     launch_parameter,
+    openmp_threads,
     require,
     round_up,
     searched,
     streams_of,
+    thread_choices,
     usable_threads,
     with_choices,
 )
@@ -86,7 +87,6 @@ class Transformers:
 
     def parameters(self, model: ModelInfo, hardware: Hardware, task: Task) -> tuple[Parameter, ...]:
         """Precision, attention and batching, as far as devices and version allow."""
-        threads = usable_threads(hardware)
         quantisations = self._quantisations(model, hardware)
         starts = [_plain(hardware), *(_preset(model, hardware, quantisations, one) for one in (None, *Strategy))]
         batching = {"continuous_batching": (True,)}
@@ -97,7 +97,7 @@ class Transformers:
             launch_parameter("continuous_batching", (False, True), changes_answers=True),
             launch_parameter(
                 "threads",
-                [*doublings(1, threads), threads, *(start["threads"] for start in starts)],
+                [*thread_choices(hardware), *(start["threads"] for start in starts)],
                 ordinal=True,
             ),
             launch_parameter("quantization", quantisations, changes_answers=True),
@@ -177,7 +177,7 @@ def _plain(hardware: Hardware) -> dict[str, SettingValue]:
         "dtype": "auto",
         "attention": "sdpa",
         "continuous_batching": False,
-        "threads": max(1, hardware.cpu.physical_cores),
+        "threads": openmp_threads() or max(1, hardware.cpu.physical_cores),
         "quantization": "none",
         "compile": False,
         "device": "auto" if gpus(hardware) else "cpu",
@@ -188,7 +188,8 @@ def _preset(
     model: ModelInfo, hardware: Hardware, quantisations: tuple[str, ...], strategy: Strategy | None
 ) -> dict[str, SettingValue]:
     settings = _plain(hardware)
-    settings["threads"] = max(1, min(hardware.cpu.physical_cores, usable_threads(hardware)))
+    cores = max(1, min(hardware.cpu.physical_cores, usable_threads(hardware)))
+    settings["threads"] = openmp_threads() or cores
     devices = gpus(hardware)
     if devices:
         settings["dtype"] = "float16"

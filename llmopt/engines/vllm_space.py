@@ -13,9 +13,10 @@ from llmopt.engines.options import Options
 from llmopt.engines.sizing import (
     doublings,
     launch_parameter,
+    openmp_threads,
     round_up,
     streams_of,
-    usable_threads,
+    thread_choices,
     with_choices,
 )
 from llmopt.models.kv_cache import kv_bytes_per_token
@@ -117,13 +118,11 @@ def _on_gpus(model: ModelInfo, hardware: Hardware, starts: Sequence[Settings]) -
 
 
 def _on_cpu(hardware: Hardware, starts: Sequence[Settings]) -> list[Parameter]:
-    threads = usable_threads(hardware)
+    bindings = ("auto", "nobind") if openmp_threads() is None else ("nobind",)  # binding would choose the threads
     return [
         launch_parameter("kv_cache_bytes", _sizes(starts, "kv_cache_bytes", ()), ordinal=True),
-        launch_parameter("core_binding", ("auto", "nobind")),
-        launch_parameter(
-            "threads", (*doublings(1, threads), threads), ordinal=True, only_if={"core_binding": ("nobind",)}
-        ),
+        launch_parameter("core_binding", bindings),
+        launch_parameter("threads", thread_choices(hardware), ordinal=True, only_if={"core_binding": ("nobind",)}),
     ]
 
 
@@ -143,11 +142,12 @@ def plain(model: ModelInfo, hardware: Hardware, task: Task) -> dict[str, Setting
         "attention_backend": "auto",
     }
     if not devices:
+        given = openmp_threads()
         cpu: dict[str, SettingValue] = {
             "max_num_seqs": 128,
             "max_num_batched_tokens": 2048,
             "block_size": 128,
-            "core_binding": "auto",
+            **({"core_binding": "auto"} if given is None else {"core_binding": "nobind", "threads": given}),
         }
         return settings | cpu | {"kv_cache_bytes": _cpu_cache(int(settings["max_model_len"] or 0), model, hardware)}
     memory = min(device.total_bytes for device in devices)

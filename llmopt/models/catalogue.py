@@ -39,6 +39,8 @@ def find_model(name_or_path: str, workspace: Workspace) -> ModelEntry:
     if _HUB_ID.fullmatch(name_or_path) and not name_or_path.endswith((".gguf", ".safetensors")):
         facts = ModelInfo(name=name_or_path, path=name_or_path, format="hub")
         return ModelEntry(name=name_or_path, path=name_or_path, facts=facts, origin="hub")
+    if name_or_path.startswith((".", "/", "~")) or name_or_path.endswith((".gguf", ".safetensors")):
+        raise UsageError("models.no_file", path=name_or_path)
     near = _near(name_or_path.lower(), tuple(known))
     if near:
         raise UsageError("models.unknown_near", name=name_or_path, near=", ".join(near))

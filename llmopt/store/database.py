@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from llmopt.errors import DataError, StorageError, UsageError
+from llmopt.messages import t
 from llmopt.paths import ensure
 from llmopt.records import Outcome
 from llmopt.store.connection import Connection, readable_errors
@@ -58,7 +59,7 @@ class Store:
     ) -> Store:
         """Open (and unless ``read_only`` make, migrate and sweep) the database at ``path``."""
         if read_only and not path.exists():
-            raise StorageError("store.missing", path=str(path))
+            raise DataError("store.missing", path=str(path))
         if not read_only:
             with readable_errors(path):
                 ensure(path.parent)
@@ -122,7 +123,7 @@ class Store:
         with self.connection.writing() as db:
             row = db.execute("SELECT * FROM studies WHERE id = ?", (study_id,)).fetchone()
             if row is None:
-                raise DataError("store.study_unknown", name=str(study_id), near="")
+                raise DataError("store.study_unknown", name=str(study_id), near=t("data.none"))
             if fingerprint is not None and row["fingerprint"] != fingerprint:
                 raise UsageError("store.study_differs", name=row["name"])
             holder = _owner_of(row)
@@ -182,7 +183,7 @@ class Store:
                 row[0] for row in self.connection.rows("SELECT name FROM studies ORDER BY created_s DESC LIMIT 500")
             ]
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
-            raise DataError("store.study_unknown", name=name, near=", ".join(near) or "-")
+            raise DataError("store.study_unknown", name=name, near=", ".join(near) or t("data.none"))
         return found
 
     def latest_unfinished(self) -> StudyRow | None:

@@ -59,9 +59,9 @@ class BenchmarkRequest:
 
     def __post_init__(self) -> None:
         """Refuse what says nothing."""
-        for asked in (self.repeats, self.most_repeats):
+        for option, asked in (("--repeats", self.repeats), ("--most-repeats", self.most_repeats)):
             if asked is not None and not 1 <= asked <= MOST_REPEATS:
-                raise UsageError("benchmark.repeats", value=asked, most=MOST_REPEATS)
+                raise UsageError("benchmark.repeats", option=option, value=asked, most=MOST_REPEATS)
         if self.most_repeats is not None and self.precision is None:
             raise UsageError("benchmark.most_without_precision")
         if self.study.choices != "generated" and not self.study.quality_only:

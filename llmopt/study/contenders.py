@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from llmopt.config.settings import SettingsView
-from llmopt.errors import DataError, SettingsError, UsageError
+from llmopt.errors import DataError, SettingsError, UsageError, json_problem
 from llmopt.measure.slo import Slo
 from llmopt.measure.warmup import WarmUpRule
+from llmopt.messages import t
 from llmopt.paths import Workspace
 from llmopt.records import Configuration, InferenceParams, SettingValue
 from llmopt.study.launches import Contender
@@ -95,6 +96,9 @@ def load_result(path: Path) -> dict[str, Any]:
         if path.stat().st_size > SIZE_LIMIT:
             raise DataError("benchmark.not_a_result", path=path, reason=f"> {SIZE_LIMIT >> 20} MB")
         found = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        why = f"{error.lineno}:{error.colno}: {json_problem(error)}"
+        raise DataError("benchmark.not_a_result", path=path, reason=why) from None
     except (OSError, ValueError, RecursionError) as error:
         raise DataError("benchmark.not_a_result", path=path, reason=error) from None
     lacking = (
@@ -103,7 +107,7 @@ def load_result(path: Path) -> dict[str, Any]:
         else ["{}"]
     )
     if lacking:
-        raise DataError("benchmark.not_a_result", path=path, reason=", ".join(lacking))
+        raise DataError("benchmark.not_a_result", path=path, reason=t("benchmark.lacking", names=", ".join(lacking)))
     if found["schema_version"] != SCHEMA_VERSION:
         raise DataError("benchmark.other_schema", path=path, version=found["schema_version"])
     return dict(found)

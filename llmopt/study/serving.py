@@ -107,7 +107,7 @@ def prepare_serving(request: ServeRequest, workspace: Workspace, settings: Setti
     """Read the result and check that this machine can serve it. Raises LlmoptError kinds before anything starts."""
     path = find_result(request.result, workspace)
     if path is None:
-        raise UsageError("serve.no_result", name=request.result, folder=workspace.results)
+        raise DataError("serve.no_result", name=request.result, folder=workspace.results)
     result = load_result(path)
     wanted = stored(result)
     if wanted.configuration is None:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection, Iterable, Mapping
 
 from llmopt.errors import DataError
+from llmopt.messages import t
 
 __all__ = ["FIELDS", "guess_columns", "resolve_columns"]
 
@@ -55,11 +56,11 @@ def resolve_columns(names: Collection[str], given: Mapping[str, str] | None, *, 
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Up to three known names that resemble ``name``, for a message; ``-`` where none does."""
+    """Up to three known names that resemble ``name``, for a message; "none" where none does."""
     plain = {k.casefold(): k for k in known}
     close = difflib.get_close_matches(name.casefold(), plain, n=3, cutoff=0.5)
-    return ", ".join(plain[c] for c in close) or "-"
+    return ", ".join(plain[c] for c in close) or t("data.none")
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(str(name) for name in names) or "-"
+    return ", ".join(str(name) for name in names) or t("data.none")

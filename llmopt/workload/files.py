@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, TypeAlias, TypeVar
 
-from llmopt.errors import DataError
+from llmopt.errors import DataError, json_problem
 
 __all__ = ["SUFFIXES", "Row", "detect_encoding", "read_rows"]
 
@@ -145,7 +145,7 @@ def _array(file: TextIO, text: str, path: Path) -> Rows:
         except json.JSONDecodeError as problem:
             chunk = file.read(max(_CHUNK_CHARS, len(text) - at))
             if not chunk:
-                raise DataError("data.json", path=path, line=number + 1, problem=problem.msg) from None
+                raise DataError("data.json", path=path, line=number + 1, problem=json_problem(problem)) from None
             text, at = text[at:] + chunk, 0
             continue
         except (ValueError, RecursionError) as problem:  # thousands of digits, or nested without end
@@ -183,7 +183,8 @@ def _parse(text: str, path: Path, number: int) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as problem:
-        raise DataError("data.json", path=path, line=number + problem.lineno - 1, problem=problem.msg) from None
+        line = number + problem.lineno - 1
+        raise DataError("data.json", path=path, line=line, problem=json_problem(problem)) from None
     except (ValueError, RecursionError) as problem:  # thousands of digits, or nested without end
         raise DataError("data.json", path=path, line=number, problem=str(problem)[:80]) from None
 

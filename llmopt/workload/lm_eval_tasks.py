@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from llmopt.errors import DataError
+from llmopt.messages import t
 from llmopt.records import Item
 from llmopt.runtime.environment import TELEMETRY_OFF
 from llmopt.workload.splits import assign_splits, draw
@@ -189,7 +190,7 @@ def _item(document: Mapping[str, Any], task: str, include: str, interpreter: str
 def _refusal(task: str, answer: Mapping[str, Any]) -> DataError:
     reason = answer["reason"]
     if reason == "unknown":
-        return DataError("data.lm_eval_unknown", task=task, near=", ".join(answer["near"]) or "-")
+        return DataError("data.lm_eval_unknown", task=task, near=", ".join(answer["near"]) or t("data.none"))
     if reason == "log_likelihood":
         return DataError("data.lm_eval_log_likelihood", task=answer["task"], type=answer["type"])
     if reason == "metric":

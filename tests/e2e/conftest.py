@@ -14,6 +14,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 import pytest
@@ -136,7 +137,12 @@ class Inline:
         out, err = io.StringIO(), io.StringIO()
         logger = logging.getLogger("llmopt")
         before = list(logger.handlers), logger.level, logger.propagate
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        with (
+            mock.patch.dict(os.environ),  # a command may set variables for the engines it starts
+            pytest.MonkeyPatch.context() as patch,
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
             for name, value in {"LLMOPT_LANG": lang, **(env or {})}.items():
                 patch.setenv(name, value)
             try:

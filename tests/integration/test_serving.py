@@ -186,7 +186,7 @@ async def test_a_key_of_ones_own_is_used_and_kept(workspace, tmp_path):
         ({"result": "won", "host": "0.0.0.0"}, UsageError),
         ({"result": "won", "port": 0}, UsageError),
         ({"result": "won", "restarts": -1}, UsageError),
-        ({"result": "never-ran"}, UsageError),
+        ({"result": "never-ran"}, DataError),
         ({"result": "nowhere/result.json"}, DataError),
     ],
 )

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmopt.cli.app import COMMANDS
-from llmopt.cli.help import WIDTH, CellFormatter, cells
+from llmopt.cli.help import CellFormatter
+from llmopt.cli.lines import WIDTH, cells
 from llmopt.messages import t
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from llmopt.errors import StorageError
+from llmopt.errors import DataError, StorageError
 from llmopt.records import Configuration, InferenceParams, Outcome
 from llmopt.store import Store
 from llmopt.store.migrations import APPLICATION_ID, MIGRATIONS
@@ -118,7 +118,9 @@ def test_a_newer_database_is_not_touched(tmp_path):
 
 def test_a_missing_file_is_not_made_for_reading(tmp_path):
     path = tmp_path / "llmopt.db"
-    assert key_of(lambda: Store.open(path, read_only=True)) == "store.missing"
+    with pytest.raises(DataError) as caught:
+        Store.open(path, read_only=True)
+    assert caught.value.key == "store.missing"
     assert not path.exists()
 
 
