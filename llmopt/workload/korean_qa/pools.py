@@ -8,10 +8,12 @@ from __future__ import annotations
 import datetime as dt
 import tomllib
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
+
+from llmopt.workload.korean_qa.chance import below, distinct, shuffled
 
 __all__ = ["Draw", "Value", "clock_text", "date_text", "drawing"]
 
@@ -58,11 +60,12 @@ def _person(spec: Mapping[str, Any]) -> Draw:
     def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
         found: list[Value] = []
         while len(found) < n:
-            surname, place = divmod(rng.randrange(len(surnames) * len(given)), len(given))
-            name = surnames[surname] + given[place]
-            if name not in used:
-                used.add(name)
-                found.append(Value(name, 0))
+            for number in below(rng, len(surnames) * len(given), n - len(found)):
+                surname, place = divmod(number, len(given))
+                name = surnames[surname] + given[place]
+                if name not in used:
+                    used.add(name)
+                    found.append(Value(name, 0))
         return found
 
     return drawn
@@ -76,15 +79,15 @@ def _combined(spec: Mapping[str, Any]) -> Draw:
     def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
         found: list[Value] = []
         tried = 0
-        order = list(heads)
-        rng.shuffle(order)
+        order = shuffled(rng, heads)
         while len(found) < n:
-            head, tail = order[tried % len(order)], rng.choice(tails)
-            tried += 1
-            name = f"{head}{joint}{tail}"
-            if name not in used and (head not in used or tried > len(order)) and not head.endswith(tail[0]):
-                used.update((name, head))
-                found.append(Value(name, 0))
+            for place in below(rng, len(tails), n - len(found)):
+                head, tail = order[tried % len(order)], tails[place]
+                tried += 1
+                name = f"{head}{joint}{tail}"
+                if name not in used and (head not in used or tried > len(order)) and not head.endswith(tail[0]):
+                    used.update((name, head))
+                    found.append(Value(name, 0))
         return found
 
     return drawn
@@ -105,36 +108,20 @@ def _number(spec: Mapping[str, Any]) -> Draw:
     """Whole numbers with a unit (``12,000원``), all different while they last; a ``label`` has no separator."""
     values = range(spec["low"], spec["high"] + 1, spec.get("step", 1))
     unit, separator = spec["unit"], "" if spec["draw"] == "label" else ","
-
-    def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
-        del used
-        return [Value(f"{value:{separator}}{unit}", value) for value in _several(rng, values, n)]
-
-    return drawn
+    return _out_of(values, lambda value: f"{value:{separator}}{unit}")
 
 
 def _clock(spec: Mapping[str, Any]) -> Draw:
     """Times of day between two, given as ``08:30``; their number is the minute of the day."""
     low, high = (int(text[:2]) * 60 + int(text[3:]) for text in (spec["low"], spec["high"]))
-    values = range(low, high + 1, spec["step"])
-
-    def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
-        del used
-        return [Value(clock_text(value), value) for value in _several(rng, values, n)]
-
-    return drawn
+    return _out_of(range(low, high + 1, spec["step"]), clock_text)
 
 
 def _day(spec: Mapping[str, Any]) -> Draw:
     """Dates between two days; their number is the proleptic ordinal."""
     values = range(spec["low"].toordinal(), spec["high"].toordinal() + 1)
     year = spec.get("year", False)
-
-    def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
-        del used
-        return [Value(date_text(value, year=year), value) for value in _several(rng, values, n)]
-
-    return drawn
+    return _out_of(values, lambda value: date_text(value, year=year))
 
 
 _DRAWS: Mapping[str, Callable[[Mapping[str, Any]], Draw]] = {
@@ -148,8 +135,16 @@ _DRAWS: Mapping[str, Callable[[Mapping[str, Any]], Draw]] = {
 }
 
 
-def _several(rng: Random, values: range, n: int) -> list[int]:
-    return rng.sample(values, n) if n <= len(values) else rng.choices(values, k=n)
+def _out_of(values: range, text: Callable[[int], str]) -> Draw:
+    """Draws numbers of a range, all different while they last, each written once."""
+    value = lru_cache(maxsize=None)(lambda number: Value(text(number), number))
+
+    def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
+        del used
+        numbers = distinct(rng, values, n) if n <= len(values) else rng.choices(values, k=n)
+        return [*map(value, numbers)]
+
+    return drawn
 
 
 def clock_text(minutes: int) -> str:
