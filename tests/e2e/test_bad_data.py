@@ -43,7 +43,6 @@ def test_bad_data_is_one_clear_sentence(files, name, language):
     arguments, code, words, english, korean = BAD[name]
     ran = files.run("optimize", "--dry-run", "--dataset", *arguments, lang=language, env=OFFLINE)
     assert ran.code == code, ran.err
-    assert ran.out == ""
     assert "Traceback" not in ran.err
     assert [word for word in (*words, english if language == "en" else korean) if word not in ran.err] == []
     assert 1 <= len([line for line in ran.err.splitlines() if line.strip()]) <= 3

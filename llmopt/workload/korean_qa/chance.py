@@ -36,19 +36,18 @@ def picks(rng: Random, values: Sequence[T], count: int) -> list[T]:
     return [values[place] for place in below(rng, len(values), count)]
 
 
-def distinct(rng: Random, values: range, count: int) -> list[int]:
-    """``rng.sample(values, count)``."""
-    size = len(values)
+def distinct(rng: Random, bound: int, count: int) -> list[int]:
+    """``rng.sample(range(bound), count)``."""
     pool = _POOL + (4 ** ceil(log(count * 3, 4)) if count > _FEW else 0)
-    if size <= pool:
-        return rng.sample(values, count)
-    bits, draw = size.bit_length(), rng.getrandbits
+    if bound <= pool:
+        return rng.sample(range(bound), count)
+    bits, draw = bound.bit_length(), rng.getrandbits
     taken: dict[int, None] = {}
     while len(taken) < count:
-        place = draw(bits)
-        if place < size:
-            taken[place] = None
-    return [values[place] for place in taken]
+        number = draw(bits)
+        if number < bound:
+            taken[number] = None
+    return [*taken]
 
 
 def shuffled(rng: Random, values: Sequence[T]) -> list[T]:

@@ -56,13 +56,13 @@ def _person(spec: Mapping[str, Any]) -> Draw:
     del spec
     surnames, firsts, seconds, _ = _parts()
     given = tuple(first + second for first in firsts for second in seconds if first != second)
+    size = len(given)
 
     def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
         found: list[Value] = []
         while len(found) < n:
-            for number in below(rng, len(surnames) * len(given), n - len(found)):
-                surname, place = divmod(number, len(given))
-                name = surnames[surname] + given[place]
+            for number in below(rng, len(surnames) * size, n - len(found)):
+                name = surnames[number // size] + given[number % size]
                 if name not in used:
                     used.add(name)
                     found.append(Value(name, 0))
@@ -75,6 +75,7 @@ def _combined(spec: Mapping[str, Any]) -> Draw:
     """Names made of a head (a stem where none are given) and a tail; no head is used twice while others last."""
     heads, tails = tuple(spec.get("heads") or _parts().stems), tuple(spec["tails"])
     joint = spec.get("joint", "")
+    made = {head: [None if head.endswith(t[0]) else Value(f"{head}{joint}{t}", 0) for t in tails] for head in heads}
 
     def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
         found: list[Value] = []
@@ -82,12 +83,12 @@ def _combined(spec: Mapping[str, Any]) -> Draw:
         order = shuffled(rng, heads)
         while len(found) < n:
             for place in below(rng, len(tails), n - len(found)):
-                head, tail = order[tried % len(order)], tails[place]
+                head = order[tried % len(order)]
                 tried += 1
-                name = f"{head}{joint}{tail}"
-                if name not in used and (head not in used or tried > len(order)) and not head.endswith(tail[0]):
-                    used.update((name, head))
-                    found.append(Value(name, 0))
+                name = made[head][place]
+                if name is not None and name.text not in used and (head not in used or tried > len(order)):
+                    used.update((name.text, head))
+                    found.append(name)
         return found
 
     return drawn
@@ -137,12 +138,12 @@ _DRAWS: Mapping[str, Callable[[Mapping[str, Any]], Draw]] = {
 
 def _out_of(values: range, text: Callable[[int], str]) -> Draw:
     """Draws numbers of a range, all different while they last, each written once."""
-    value = lru_cache(maxsize=None)(lambda number: Value(text(number), number))
+    value = lru_cache(maxsize=None)(lambda place: Value(text(values[place]), values[place]))
+    size = len(values)
 
     def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
         del used
-        numbers = distinct(rng, values, n) if n <= len(values) else rng.choices(values, k=n)
-        return [*map(value, numbers)]
+        return [*map(value, distinct(rng, size, n) if n <= size else rng.choices(range(size), k=n))]
 
     return drawn
 
