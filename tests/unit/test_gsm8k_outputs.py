@@ -47,12 +47,13 @@ def same(text, gold):
     return text == gold
 
 
-def test_no_reply_is_read_worse_and_most_are_read_as_they_are_meant(replies):
+def test_no_reply_is_read_worse_and_nearly_all_are_read_as_they_are_meant(replies):
     assert len({one.style for one in replies}) >= 25
     worse = [one for one in replies if ours(one) != one.meant and one.meant in theirs(one)]
     assert worse == []
     shares = {name: sum(read(one) == one.meant for one in replies) / len(replies) for name, read in READERS.items()}
-    assert shares["ours"] >= 0.95
+    misread = {one.style for one in replies if ours(one) != one.meant}
+    assert misread <= {"other number after", "unit by hours"}, "where only sense tells which number is meant"
     assert shares["ours"] > max(shares["flexible"], shares["strict"])
 
 
