@@ -52,7 +52,7 @@ def test_a_comparison_finds_the_better_prompt_in_one_table(cli, language):
     (match,) = found["token_match"]  # both are greedy: how alike they answer is said beside the verdict
     assert match["before"] == "smollm2-135m@temperature=0"
     assert 0 < match["rate"]["value"] < 1
-    assert match["rate"]["n"] == 32
+    assert match["rate"]["n"] == found["dataset"]["items"]
     assert {"ko": "서로 같은 토큰", "en": "the same tokens"}[language] in " ".join(ran.out.split())
     shown = ran.out[ran.out.index("\n\n") : ran.out.rindex("\n")].rstrip().splitlines()[:-1]
     assert [line for line in shown if cell_len(line) > 80] == []
