@@ -1,11 +1,12 @@
 """Measure the answer quality of real models on the generated sets, level by level, with how every answer ended.
 
     python benchmarks/quality_by_level.py --model qwen2.5-coder-0.5b --set korean_math [--per-level 40 …]
-        [--form examples] [--max-tokens 192] [--threads 1] [--seconds 270] [--out FOLDER]
+        [--form examples] [--max-tokens 192] [--threads 1] [--threads-batch 1] [--seconds 270] [--out FOLDER]
 
 Greedy answers of the embedded engine, one after another. Every answer is kept (``.cache/answers`` of the workspace), so
 that a run that was stopped goes on where it was: start it again until it says that nothing is left. The figures are
 scored from what is kept; ``--out`` writes them, with every answer's status and rule, to FOLDER/MODEL.SET.FORM.json.
+A prompt that is longer than the model's context is refused by the engine and stands there with what the engine said.
 """
 
 import argparse
@@ -73,11 +74,14 @@ class Asking:
             load=Load(streams=1), max_tokens=self.options.max_tokens, prompt_tokens=context_tokens, prefix_cache=True
         )
         plain = self.engine.baseline(self.model, probe(), task)
-        threads = {"threads": self.options.threads, "threads_batch": self.options.threads}
+        threads = {"threads": self.options.threads, "threads_batch": self.options.threads_batch}
         return plain | threads | {"slots": 1, "context": context_tokens + self.options.max_tokens}
 
     async def answers(self, dataset, items):
-        """Item id → sample for what is known or could be asked in time; None where a prompt is too long."""
+        """Item id → sample for what is known or could be asked in time.
+
+        Kind by kind: items of a kind show the same worked examples, which the slot then reads only once.
+        """
         work = Workload(
             dataset=dataset,
             load=Load(streams=1),
@@ -91,7 +95,7 @@ class Asking:
         context = min(context, self.model.context_length or context)
         settings = self.settings(context - self.options.max_tokens)
         found = {}
-        for item in items:
+        for item in sorted(items, key=lambda item: item.kind):
             params = InferenceParams(temperature=0.0, prompt_form=self.options.form)
             request = request_for(item, params, work, {"cache_prompt": True})
             key = AnswerKey(
@@ -170,6 +174,7 @@ def main():
     parser.add_argument("--form", default="examples")
     parser.add_argument("--max-tokens", type=int, default=192)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads-batch", type=int, default=1, help="threads that read prompts")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no question after this time")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -8,7 +8,7 @@ from typing import Any
 from llmopt.messages import t
 from llmopt.report import words
 from llmopt.report.certificates import certificate_lines
-from llmopt.report.notes import side_notes
+from llmopt.report.notes import match_notes, side_notes
 from llmopt.report.terminal import WIDTH, cells, drawn_table, folded
 
 __all__ = [
@@ -156,6 +156,7 @@ def comparison_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
         ]
         headings = [t("compare.pair"), t("report.quality"), t("report.speed")]
         parts += ["", t("compare.pairs"), drawn_table(headings, rows, width)]
+    parts += folded(match_notes(result, letters), width)
     if not result["same_machine"]:
         parts += folded([t("compare.speed_left_out")], width)
     for one in result["sides"]:

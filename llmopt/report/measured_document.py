@@ -13,6 +13,7 @@ from llmopt.report.charts import scatter
 from llmopt.report.detail import Detail
 from llmopt.report.document import Block, Chart, Document, Section, Table, Text
 from llmopt.report.measured import FIGURES, comparable, compared_sides, gate_sentences, headline, verdict_sentences
+from llmopt.report.notes import match_notes
 from llmopt.report.shared_sections import (
     answers_sections,
     course_sections,
@@ -41,7 +42,7 @@ def measured_document(result: Mapping[str, Any], detail: Detail) -> Document:
     measured = result["sides"]
     sections = [
         Section(title=t("report.figures_title"), blocks=figures),
-        *(section("report.pairs_title", _pairs(result), _beside(shown)) if compared else []),
+        *(section("report.pairs_title", _pairs(result), *_matches(result), _beside(shown)) if compared else []),
         *use_section([(one["label"], one["command"]) for one in measured]),
         *course_sections(detail, result),
         *answers_sections(detail),
@@ -60,6 +61,10 @@ def _pairs(result: Mapping[str, Any]) -> Table | None:
     ]
     headings = [t("compare.pair"), t("report.quality"), t("report.speed")]
     return Table(caption=t("compare.pairs"), headings=headings, rows=rows) if rows else None
+
+
+def _matches(result: Mapping[str, Any]) -> list[Text]:
+    return [Text(text=note) for note in match_notes(result)]
 
 
 def _beside(sides: Sequence[Mapping[str, Any]]) -> Chart | None:

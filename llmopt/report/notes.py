@@ -8,7 +8,7 @@ from typing import Any
 from llmopt.messages import t
 from llmopt.report import words
 
-__all__ = ["answer_notes", "side_notes"]
+__all__ = ["answer_notes", "match_notes", "side_notes"]
 
 SIDES = ("baseline", "best")
 
@@ -26,6 +26,21 @@ def answer_notes(result: Mapping[str, Any]) -> list[str]:
         if result["best"]["configuration"]["key"] == result["baseline"]["configuration"]["key"]:
             break
     return notes
+
+
+def match_notes(result: Mapping[str, Any], names: Mapping[str, str] | None = None) -> list[str]:
+    """How alike the greedy answers of each compared pair are; ``names`` says what labels are called."""
+    called = names or {}
+    return [
+        t(
+            "answers.pair_match",
+            before=called.get(pair["before"], pair["before"]),
+            after=called.get(pair["after"], pair["after"]),
+            rate=words.interval("accuracy", pair["rate"]),
+            identical=words.interval("accuracy", pair["identical"]),
+        )
+        for pair in result.get("token_match") or ()
+    ]
 
 
 def side_notes(answers: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from llmopt.paths import Workspace
 from llmopt.report.writing import write_report
 from llmopt.store.beside import write_questions
 from llmopt.study.contenders import Wanted, contenders, find_result, load_result, stored
-from llmopt.study.events import Event, Listener, silent
+from llmopt.study.events import Event, Listener, silent, tell_data
 from llmopt.study.launches import Contender, Launched, envelope, recording, short, side
 from llmopt.study.optimize import study_name
 from llmopt.study.repeats import launches_for, looks_for, tell_resolution
@@ -101,6 +101,7 @@ async def benchmark(
     with recording(KIND, name, spec, found, workspace=workspace, listener=listener, wait_for_lock=wait_for_lock) as run:
         values = {"name": name, "what": contender.label, "items": len(items), "launches": looks[-1].after}
         listener(Event(kind="note", data={"key": "benchmark.introduction", "values": values}))
+        tell_data(listener, contender.prepared.dataset)
         tell_resolution(listener, contender.prepared, requests=len(items), launches=[look.after for look in looks])
         if request.study.quality_only:
             launched = [Launched(block=0, place=0, result=await run.answer(contender, items))]

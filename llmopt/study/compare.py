@@ -21,18 +21,19 @@ from llmopt.measure.slo import parse_slo
 from llmopt.measure.stats.looks import Look
 from llmopt.measure.stats.verdicts import quality_verdict, speed_verdict, unpaired_speed_verdict
 from llmopt.paths import Workspace
-from llmopt.records import Item, Load, Verdict, VerdictKind
+from llmopt.records import Item, Load, Sample, Verdict, VerdictKind
 from llmopt.report.writing import write_report
 from llmopt.search.confirm import MIN_BLOCKS, blocks_of
 from llmopt.store.beside import write_questions
 from llmopt.study.benchmark import MOST_REPEATS, telling_weights
 from llmopt.study.contenders import Wanted, contenders, stored, wanted
-from llmopt.study.events import Event, Listener, silent
+from llmopt.study.events import Event, Listener, silent, tell_data
 from llmopt.study.imported import table_of_imports
 from llmopt.study.launches import Contender, Launched, envelope, recording, short, side
 from llmopt.study.optimize import study_name
 from llmopt.study.repeats import MOST, looks_for, pairs_for, tell_resolution
 from llmopt.study.request import StudyRequest
+from llmopt.study.token_match import paired_matches
 
 __all__ = ["CompareRequest", "baseline_request", "compare", "gate", "overall", "step_down"]
 
@@ -127,6 +128,7 @@ async def compare(
         items = _asked(blocks)
         values = {"name": name, "what": ", ".join(c.label for c in found), "items": len(items), "launches": len(blocks)}
         listener(Event(kind="note", data={"key": "compare.introduction", "values": values}))
+        tell_data(listener, found[0].prepared.dataset)
         moments = [look.after for look in looks]
         tell_resolution(listener, found[0].prepared, requests=len(blocks[0]), launches=moments)
         launched = await run.measure(
@@ -134,6 +136,7 @@ async def compare(
         )
         look = next(look for look in looks if look.after * len(found) >= len(launched))
         _, result = judged(launched, look)
+        result["token_match"] = _token_matches(found, launched)
         result["looks"] = {"planned": moments, "stopped_at": look.after, "confidence": look.confidence}
         write_questions(run.folder, items)
         await asyncio.to_thread(write_report, run.folder, result)
@@ -261,6 +264,14 @@ def _sides(
         )
         for place, contender in enumerate(found)
     ]
+
+
+def _token_matches(found: Sequence[Contender], launched: Sequence[Launched]) -> list[dict[str, Any]]:
+    """How alike the contenders' own greedy answers are."""
+    answers: dict[str, list[Sample]] = {contender.label: [] for contender in found}
+    for one in launched:
+        answers[found[one.place].label] += one.result.samples
+    return paired_matches({contender.label: contender.configuration for contender in found}, answers)
 
 
 def _all_decided(judged: Sequence[Mapping[str, Any]]) -> bool:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-__all__ = ["Event", "EventKind", "Listener", "silent"]
+from llmopt.records import Dataset
+
+__all__ = ["Event", "EventKind", "Listener", "silent", "tell_data"]
 
 EventKind = Literal[
     "note",  # a sentence: message key and values
@@ -43,3 +45,9 @@ class Listener(Protocol):
 def silent(event: Event, /) -> None:
     """The listener of those who only want the result."""
     del event
+
+
+def tell_data(listener: Listener, dataset: Dataset) -> None:
+    """Say what became of the data when it was read: rows drawn, rows left out, what it cannot tell."""
+    for key, values in dataset.notes:
+        listener(Event(kind="note", data={"key": key, "values": dict(values)}))

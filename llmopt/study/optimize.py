@@ -21,7 +21,7 @@ from llmopt.store.beside import write_questions
 from llmopt.store.database import Store
 from llmopt.store.heartbeat import beating
 from llmopt.study.cluster import Cluster
-from llmopt.study.events import Event, Listener, silent
+from llmopt.study.events import Event, Listener, silent, tell_data
 from llmopt.study.final import with_final_items
 from llmopt.study.knowledge import recorded_facts
 from llmopt.study.prepare import Prepared, prepare
@@ -147,6 +147,7 @@ async def _run(
         study_id = _begin(store, prepared, name, study_id)
         ensure(study_folder(workspace, name))
         listener(Event(kind="note", data=_introduction(prepared, name)))
+        tell_data(listener, prepared.dataset)
         run = StudyRun(prepared, store, study_id, name, listener, started_s=started_s, cluster=cluster)
         try:
             with beating(store, study_id):

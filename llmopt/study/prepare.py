@@ -150,7 +150,7 @@ def prepare(
     hardware = hardware or probe()
     engine, reason, form = _engine_for(entry, hardware, request.engine)
     if isinstance(engine, Rehearsed) and dataset.source.endswith(".jsonl") and Path(dataset.source).is_file():
-        engine = engine.rehearse(Path(dataset.source))
+        engine = engine.rehearse(Path(dataset.source).resolve())  # engines run in folders of their own
     model = entry.facts
     if engine.needs_weights:
         model = bring_weights(entry, form, workspace=workspace, progress=on_weights)

@@ -21,7 +21,7 @@ from llmopt.report.writing import write_report
 from llmopt.search.trial import Bench, TrialResult
 from llmopt.store.beside import write_questions
 from llmopt.study.benchmark import KIND, BenchmarkRequest, claims_of, resolved, telling_weights
-from llmopt.study.events import Event, Listener, silent
+from llmopt.study.events import Event, Listener, silent, tell_data
 from llmopt.study.launches import Contender, LaunchRun, envelope, recording, side
 from llmopt.study.optimize import study_name
 
@@ -83,6 +83,7 @@ async def benchmark_sweep(
     ) as run:
         values = {"name": name, "what": contender.label, "streams": request.streams, "levels": request.levels}
         listener(Event(kind="note", data={"key": "benchmark.sweep_introduction", "values": values}))
+        tell_data(listener, contender.prepared.dataset)
         async with run.bench(contender) as bench:
             probe = _Probe(run, bench, contender, request, listener)
             swept = await sweep(probe, streams=request.streams, levels=request.levels, seed=study.seed)

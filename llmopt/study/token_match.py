@@ -1,8 +1,9 @@
-"""How alike the greedy answers of a study's configurations are: each launch against the baseline's own."""
+"""How alike greedy answers are: a study's launches against the baseline's, and compared configurations in pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,20 @@ from llmopt.store.rows import TrialRow
 from llmopt.study.prepare import Prepared
 from llmopt.study.recorder import trial_result
 
-__all__ = ["TokenMatches"]
+__all__ = ["TokenMatches", "paired_matches"]
+
+
+def paired_matches(
+    configurations: Mapping[str, Configuration], answers: Mapping[str, Sequence[Sample]]
+) -> list[dict[str, Any]]:
+    """``rate`` and ``identical`` of every pair that answered greedily, by label; nothing where chance had a say."""
+    greedy = [label for label, configuration in configurations.items() if _greedy(configuration)]
+    found = []
+    for before, after in itertools.combinations(greedy, 2):
+        match = token_match(answers[before], answers[after])
+        if match is not None:
+            found.append({"before": before, "after": after, **asdict(match)})
+    return found
 
 
 class TokenMatches:

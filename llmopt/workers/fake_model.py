@@ -125,11 +125,12 @@ class Answerer:
     def read_known(path: Path) -> dict[str, str]:
         """Questions and right answers of a JSON-lines file (``question``, ``answers`` or ``answer``)."""
         known = {}
-        for line in path.read_text(encoding="utf-8").splitlines():
-            item = json.loads(line) if line.strip() else {}
-            answers = item.get("answers") or [item.get("answer")]
-            if item.get("question") and answers[0] is not None:
-                known[item["question"].strip()] = str(answers[0])
+        with path.open(encoding="utf-8") as lines:  # a user's file may be of any size
+            for line in lines:
+                item = json.loads(line) if line.strip() else {}
+                answers = item.get("answers") or [item.get("answer")]
+                if item.get("question") and answers[0] is not None:
+                    known[item["question"].strip()] = str(answers[0])
         return known
 
     def chance(self, messages: list[dict[str, Any]], body: dict[str, Any]) -> float:

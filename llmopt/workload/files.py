@@ -7,15 +7,14 @@ import csv
 import importlib
 import json
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TextIO, TypeAlias
 
 from llmopt.errors import DataError, json_problem
 
 __all__ = ["SUFFIXES", "Row", "detect_encoding", "read_rows"]
 
-_T = TypeVar("_T")
 _BETWEEN = re.compile(r"[\s,]*")
 _PROBE_BYTES = 8 << 20
 _CHUNK_CHARS = 1 << 16
@@ -85,7 +84,7 @@ def read_rows(path: Path, *, encoding: str | None = None) -> Rows:
         raise DataError("data.no_file", path=path)
     if path.stat().st_size == 0:
         raise DataError("data.empty", path=path)
-    return reader(path, encoding)
+    return _guarded(reader(path, encoding), path)
 
 
 def _open(path: Path, encoding: str | None) -> TextIO:
@@ -98,7 +97,7 @@ def _open(path: Path, encoding: str | None) -> TextIO:
 
 def _lines(path: Path, encoding: str | None) -> Rows:
     with _open(path, encoding) as file:
-        for number, line in _guarded(enumerate(file, start=1), path):
+        for number, line in enumerate(file, start=1):
             text = line.strip()
             if text:
                 yield Row(number, _record(_parse(text, path, number), path, number))
@@ -111,7 +110,7 @@ def _table(path: Path, encoding: str | None) -> Rows:
         delimiter = max("\t,;|", key=header.count)
         file.seek(0)
         reader = csv.DictReader(file, delimiter=delimiter, restkey="")
-        for values in _guarded(reader, path):
+        for values in reader:
             if "" in values or None in values.values():
                 raise DataError("data.ragged", path=path, line=reader.line_num, columns=len(reader.fieldnames or ()))
             yield Row(reader.line_num, {key.strip(): value for key, value in values.items()})
@@ -195,11 +194,11 @@ def _record(value: Any, path: Path, number: int) -> Mapping[str, Any]:
     return value
 
 
-def _guarded(rows: Iterator[_T], path: Path) -> Iterator[_T]:
+def _guarded(rows: Rows, path: Path) -> Rows:
     try:
         yield from rows
-    except UnicodeDecodeError:
-        raise DataError("data.encoding", path=path) from None
+    except UnicodeDecodeError as problem:
+        raise DataError("data.undecodable", path=path, encoding=problem.encoding, problem=problem.reason) from None
     except csv.Error as problem:
         raise DataError("data.csv", path=path, problem=problem) from None
 

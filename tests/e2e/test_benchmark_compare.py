@@ -41,14 +41,19 @@ def test_a_benchmark_gives_every_figure_its_interval_and_is_listed(cli):
 @pytest.mark.parametrize("language", ["ko", "en"])
 def test_a_comparison_finds_the_better_prompt_in_one_table(cli, language):
     ran = cli.run(
-        "compare", *MATH, "--samples", "32", "--name", "c", "--models", "smollm2-135m",
-        "smollm2-135m@prompt_form=examples,threads=4", env={**FAST, "LLMOPT_LANG": language},
+        "compare", *MATH, "--samples", "32", "--name", "c", "--models", "smollm2-135m@temperature=0",
+        "smollm2-135m@temperature=0,prompt_form=examples,threads=4", env={**FAST, "LLMOPT_LANG": language},
     )  # fmt: skip
     assert ran.code == 0, ran.err
     found = result(cli, "c")
     assert found["verdict"]["kind"] == "better"
     assert found["best"]["configuration"]["request"]["prompt_form"] == "examples"
     assert found["best"]["configuration"]["launch"]["threads"] == 4
+    (match,) = found["token_match"]  # both are greedy: how alike they answer is said beside the verdict
+    assert match["before"] == "smollm2-135m@temperature=0"
+    assert 0 < match["rate"]["value"] < 1
+    assert match["rate"]["n"] == found["dataset"]["items"]
+    assert {"ko": "서로 같은 토큰", "en": "the same tokens"}[language] in " ".join(ran.out.split())
     shown = ran.out[ran.out.index("\n\n") : ran.out.rindex("\n")].rstrip().splitlines()[:-1]
     assert [line for line in shown if cell_len(line) > 80] == []
     cli.wait_until_clean()
@@ -56,8 +61,8 @@ def test_a_comparison_finds_the_better_prompt_in_one_table(cli, language):
 
 def test_the_same_against_itself_is_no_winner_and_models_are_not_judged_by_tokens(cli):
     ran = cli.run(
-        "compare", *MATH, "--samples", "16", "--name", "c", "--models", "smollm2-135m",
-        "--models", "qwen2.5-coder-0.5b", "--json", env=FAST,
+        "compare", *MATH, "--samples", "16", "--name", "c", "--models", "smollm2-135m@temperature=0",
+        "--models", "qwen2.5-coder-0.5b@temperature=0", "--json", env=FAST,
     )  # fmt: skip
     assert ran.code == 0, ran.err
     found = ran.events[-1]["result"]
@@ -66,6 +71,7 @@ def test_the_same_against_itself_is_no_winner_and_models_are_not_judged_by_token
     assert quality["kind"] in {"tie", "equivalent", "undecided"}
     assert "output tokens/s" not in cli.run("compare", "--help").out
     assert found["verdict"]["objective"] != "tokens"
+    assert found["token_match"][0]["identical"]["value"] == 1.0
 
 
 OTHERS = Path(__file__).parents[1] / "fixtures" / "importers"

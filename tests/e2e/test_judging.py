@@ -40,12 +40,38 @@ def test_without_gold_answers_quality_is_agreement_and_speed_is_what_is_improved
     assert all(figures[t["number"]] == 1.0 for t in same)
     assert figures[0] < 1.0, "the baseline samples: it does not always agree with itself"
     assert "temperature 0" in ran.out
+    # greedy trials say how alike they answer to the same prompt under the baseline's launch
+    greedy = {t["number"]: t for t in measured if t["configuration"]["request"]["temperature"] == 0.0}
+    matched = [t for t in greedy.values() if t["token_match"]]
+    assert any(t["configuration"]["launch"] != launch for t in matched)
+    for trial in matched:
+        reference = greedy[trial["token_match"]["reference"]]["configuration"]
+        assert reference["launch"] == launch
+        assert reference["request"]["prompt_form"] == trial["configuration"]["request"]["prompt_form"]
+        assert 0 <= trial["token_match"]["rate"]["value"] <= 1
+    assert all(t["token_match"] is None for t in measured if t["number"] not in greedy)
     assert (cli.folder / "optimization_results" / "study" / "samples" / "reference.jsonl.gz").is_file()
     # what is stored is enough to judge it again
     again = cli.run("rescore", "study", "--json")
     scored = json.loads(again.out)
     assert scored["generated"] == 0
     assert all(t["before"] == t["after"] and t["changed"] == [] for t in scored["trials"])
+
+
+def test_a_real_model_is_judged_by_agreement_where_there_are_no_gold_answers(cli, demo_model):
+    path = cli.folder / "open.jsonl"
+    rows = [{"question": f"Say something about the number {n}."} for n in range(24)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    ran = cli.run(
+        "compare", "--dataset", str(path), "--samples", "8", "--max-tokens", "12", "--streams", "1", "--json",
+        "--models", f"{demo_model}@temperature=0", f"{demo_model}@temperature=1.5",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    greedy, warm = ran.events[-1]["result"]["sides"]
+    assert greedy["quality_measure"] == warm["quality_measure"] == "agreement"
+    assert greedy["figures"]["accuracy"]["value"] == 1.0, "it is the reference"
+    assert warm["figures"]["accuracy"]["value"] < 0.9
+    assert warm["figures"]["accuracy"]["n"] == greedy["figures"]["accuracy"]["n"] == 8
 
 
 def test_quality_cannot_be_improved_where_nobody_can_tell(cli):
@@ -104,7 +130,7 @@ def test_an_evaluator_examples_and_seeds_by_option(cli):
 def test_levels_that_say_nothing_and_doubts_reach_result_and_report(cli):
     ran = cli.run(
         "benchmark", "--dataset", "korean_math", "--dry-run", "--samples", "20", "--repeats", "1",
-        "--set", "prompt_form=answer_only", "--json", env=FAST,
+        "--set", "prompt_form=answer_only", "--name", "levels", "--json", env=FAST,
     )  # fmt: skip
     assert ran.code == 0, ran.err
     side = ran.events[-1]["result"]["sides"][0]
@@ -114,3 +140,15 @@ def test_levels_that_say_nothing_and_doubts_reach_result_and_report(cli):
     assert saturated, "one right answer in seven leaves levels with none right"
     assert all(row["weight"] == 0 for row in saturated)
     assert side["telling"]["n"] == 20 - sum(row["n"] for row in saturated)
+    report = (cli.folder / "optimization_results" / "levels" / "report.html").read_text(encoding="utf-8")
+    assert "re-weighted mean" in report
+
+
+def test_an_optimisation_says_which_levels_lost_their_weight(cli):
+    ran = cli.run("optimize", "--dataset", "korean_math", *QUICK, env=FAST)
+    assert ran.code == 0, ran.err
+    found = result(cli)
+    said = " ".join(ran.out.split())
+    sides = [found[side]["answers"] for side in ("baseline", "best")]
+    assert any(row["saturated"] for answers in sides for row in answers["levels"])
+    assert "loses its weight" in said

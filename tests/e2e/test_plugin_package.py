@@ -73,3 +73,31 @@ def test_the_evaluator_is_loaded_by_name_and_asked(cli, plugins):
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert float(ran.stdout.split()[-1]) == 1.0, "its own best: temperature 0"
+
+
+def test_the_evaluator_of_whole_runs_is_named_on_the_command_line(cli, plugins):
+    rows = [{"question": f"{n} + 1 = ?", "answer": str(n + 1)} for n in range(8)]
+    data = cli.folder / "items.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    wanted = ("optimize", "--model", "a/bird", "--dataset", str(data), "--evaluator", "calm", "--trials", "6")
+    ran = cli.run(*wanted, "--name", "study", "--json", env=plugins)
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert found["best"]["score"] == 1.0, "its own best: temperature 0"
+    assert not found["best"]["request"].get("temperature")
+    shown = cli.run(*wanted, "--name", "shown", env={**plugins, "LLMOPT_LANG": "ko"})
+    assert shown.code == 0, shown.err
+    assert "calm" in shown.out
+    assert cli.run(*wanted, "--name", "without").code == 2, "unknown without its package"
+
+
+def test_the_scorer_of_single_answers_is_named_on_the_command_line(cli, plugins):
+    wanted = ("--dry-run", "--dataset", "korean_math_easy", "--samples", "8", "--repeats", "1", "--json")
+    fast = {**plugins, "LLMOPT_FAKE_TIME_SCALE": "0.02"}
+    ran = cli.run("benchmark", *wanted, "--evaluator", "last_digit", env=fast)
+    assert ran.code == 0, ran.err
+    side = ran.events[-1]["result"]["sides"][0]
+    assert side["quality_measure"] == "evaluator"
+    again = json.loads(cli.run("rescore", "--evaluator", "last_digit", "--json", env=plugins).out)
+    assert again["evaluator"] == "last_digit"
+    assert [trial["changed"] for trial in again["trials"]] == [[]]

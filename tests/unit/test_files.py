@@ -133,7 +133,7 @@ def test_bytes_that_turn_bad_after_the_looked_at_part(tmp_path):
     with pytest.raises(DataError) as caught:
         for _ in read_rows(path):
             pass
-    assert caught.value.key == "data.encoding"
+    assert (caught.value.key, caught.value.values["encoding"]) == ("data.undecodable", "utf-8")
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".json"])

@@ -16,6 +16,7 @@ from llmopt.workload.korean_qa.solver import read_document, solve
 
 COUNTS = {1: 1500, 2: 200, 3: 40, 4: 12}
 GOLDEN = "28daf938df1cae823e5ac519"
+LONG_GOLDEN = "374a202e16e3fd5490fd34c8"
 
 
 @pytest.fixture(scope="module", params=[*COUNTS])
@@ -30,6 +31,8 @@ def fingerprint(items):
 
 def test_the_same_version_and_seed_give_the_same_bytes():
     assert fingerprint(generate(300, 0, levels=(1, 2))) == GOLDEN, "raise SET_VERSION with any change of the items"
+
+    assert fingerprint(generate(40, 0, levels=(3, 4))) == LONG_GOLDEN
 
 
 def test_another_seed_gives_other_items():

@@ -110,12 +110,18 @@ def particle(word: str, name: str) -> str:
     return after_vowel
 
 
-@lru_cache(maxsize=4096)
 def last_sound(word: str) -> Sound | None:
     """The last sound of ``word`` as read aloud; None where nothing readable is left.
 
     Closing quotes and punctuation are not read, and neither is a gloss in parentheses: 사과(apple) ends as 사과.
     """
+    if word and _HANGUL_FIRST <= ord(word[-1]) <= _HANGUL_LAST:
+        return _hangul_sound(word[-1])
+    return _read_sound(word)
+
+
+@lru_cache(maxsize=4096)
+def _read_sound(word: str) -> Sound | None:
     text = _readable(word)
     if not text:
         return None

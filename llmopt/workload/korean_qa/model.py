@@ -101,11 +101,25 @@ class Genre:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """One invented state of affairs: rows and groups as key → value."""
+    """One invented state of affairs: a table of rows and one of groups, kept by column, as documents are written."""
 
     genre: Genre
-    rows: Sequence[Mapping[str, Value]]
-    groups: Sequence[Mapping[str, Value]]
+    row_columns: Mapping[str, Sequence[Value]]
+    group_columns: Mapping[str, Sequence[Value]]
+
+    @cached_property
+    def rows(self) -> Sequence[Mapping[str, Value]]:
+        """The rows as key → value."""
+        return _rows(self.row_columns)
+
+    @cached_property
+    def groups(self) -> Sequence[Mapping[str, Value]]:
+        """The groups as key → value."""
+        return _rows(self.group_columns)
+
+
+def _rows(columns: Mapping[str, Sequence[Value]]) -> Sequence[Mapping[str, Value]]:
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
 Section = Literal["prose", "table", "list"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from llmopt.workload.korean.particles import PARTICLES, particle
 
@@ -21,18 +21,26 @@ class Pattern:
         parts = _SLOT.split(text)
         self._literals = tuple(parts[0::3])
         self._slots = tuple(zip(parts[1::3], parts[2::3], strict=True))
+        self._particles = tuple((place, name) for place, (_, name) in enumerate(self._slots) if name)
+        self._template = "%s".join(literal.replace("%", "%%") for literal in self._literals)
         self.fields = tuple(dict.fromkeys(name for name, _ in self._slots))
 
     def fill(self, values: Mapping[str, str]) -> str:
         """The sentence; each particle takes the form its word asks for."""
-        pieces = [self._literals[0]]
-        for (name, particle_name), literal in zip(self._slots, self._literals[1:], strict=True):
-            word = values[name]
-            pieces.append(word)
-            if particle_name:
-                pieces.append(particle(word, particle_name))
-            pieces.append(literal)
-        return "".join(pieces)
+        return self._said(tuple(values[name] for name, _ in self._slots))
+
+    def filler(self, columns: Mapping[str, Sequence[str]]) -> Callable[[int], str]:
+        """What fills in a row, given by its number, of values kept by column: for many sentences, faster."""
+        rows = [*zip(*(columns[name] for name, _ in self._slots), strict=True)]
+        return lambda row: self._said(rows[row])
+
+    def _said(self, words: tuple[str, ...]) -> str:
+        if not self._particles:
+            return self._template % words
+        said = [*words]
+        for place, name in self._particles:
+            said[place] += particle(words[place], name)
+        return self._template % tuple(said)
 
     def reader(self, shapes: Mapping[str, str]) -> re.Pattern[str]:
         """An expression that matches any sentence of this pattern; ``shapes`` limits what its slots hold."""

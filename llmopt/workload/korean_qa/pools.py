@@ -8,10 +8,12 @@ from __future__ import annotations
 import datetime as dt
 import tomllib
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
+
+from llmopt.workload.korean_qa.chance import below, distinct, shuffled
 
 __all__ = ["Draw", "Value", "clock_text", "date_text", "drawing"]
 
@@ -54,15 +56,16 @@ def _person(spec: Mapping[str, Any]) -> Draw:
     del spec
     surnames, firsts, seconds, _ = _parts()
     given = tuple(first + second for first in firsts for second in seconds if first != second)
+    size = len(given)
 
     def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
         found: list[Value] = []
         while len(found) < n:
-            surname, place = divmod(rng.randrange(len(surnames) * len(given)), len(given))
-            name = surnames[surname] + given[place]
-            if name not in used:
-                used.add(name)
-                found.append(Value(name, 0))
+            for number in below(rng, len(surnames) * size, n - len(found)):
+                name = surnames[number // size] + given[number % size]
+                if name not in used:
+                    used.add(name)
+                    found.append(Value(name, 0))
         return found
 
     return drawn
@@ -72,19 +75,20 @@ def _combined(spec: Mapping[str, Any]) -> Draw:
     """Names made of a head (a stem where none are given) and a tail; no head is used twice while others last."""
     heads, tails = tuple(spec.get("heads") or _parts().stems), tuple(spec["tails"])
     joint = spec.get("joint", "")
+    made = {head: [None if head.endswith(t[0]) else Value(f"{head}{joint}{t}", 0) for t in tails] for head in heads}
 
     def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
         found: list[Value] = []
         tried = 0
-        order = list(heads)
-        rng.shuffle(order)
+        order = shuffled(rng, heads)
         while len(found) < n:
-            head, tail = order[tried % len(order)], rng.choice(tails)
-            tried += 1
-            name = f"{head}{joint}{tail}"
-            if name not in used and (head not in used or tried > len(order)) and not head.endswith(tail[0]):
-                used.update((name, head))
-                found.append(Value(name, 0))
+            for place in below(rng, len(tails), n - len(found)):
+                head = order[tried % len(order)]
+                tried += 1
+                name = made[head][place]
+                if name is not None and name.text not in used and (head not in used or tried > len(order)):
+                    used.update((name.text, head))
+                    found.append(name)
         return found
 
     return drawn
@@ -105,36 +109,20 @@ def _number(spec: Mapping[str, Any]) -> Draw:
     """Whole numbers with a unit (``12,000원``), all different while they last; a ``label`` has no separator."""
     values = range(spec["low"], spec["high"] + 1, spec.get("step", 1))
     unit, separator = spec["unit"], "" if spec["draw"] == "label" else ","
-
-    def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
-        del used
-        return [Value(f"{value:{separator}}{unit}", value) for value in _several(rng, values, n)]
-
-    return drawn
+    return _out_of(values, lambda value: f"{value:{separator}}{unit}")
 
 
 def _clock(spec: Mapping[str, Any]) -> Draw:
     """Times of day between two, given as ``08:30``; their number is the minute of the day."""
     low, high = (int(text[:2]) * 60 + int(text[3:]) for text in (spec["low"], spec["high"]))
-    values = range(low, high + 1, spec["step"])
-
-    def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
-        del used
-        return [Value(clock_text(value), value) for value in _several(rng, values, n)]
-
-    return drawn
+    return _out_of(range(low, high + 1, spec["step"]), clock_text)
 
 
 def _day(spec: Mapping[str, Any]) -> Draw:
     """Dates between two days; their number is the proleptic ordinal."""
     values = range(spec["low"].toordinal(), spec["high"].toordinal() + 1)
     year = spec.get("year", False)
-
-    def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
-        del used
-        return [Value(date_text(value, year=year), value) for value in _several(rng, values, n)]
-
-    return drawn
+    return _out_of(values, lambda value: date_text(value, year=year))
 
 
 _DRAWS: Mapping[str, Callable[[Mapping[str, Any]], Draw]] = {
@@ -148,8 +136,16 @@ _DRAWS: Mapping[str, Callable[[Mapping[str, Any]], Draw]] = {
 }
 
 
-def _several(rng: Random, values: range, n: int) -> list[int]:
-    return rng.sample(values, n) if n <= len(values) else rng.choices(values, k=n)
+def _out_of(values: range, text: Callable[[int], str]) -> Draw:
+    """Draws numbers of a range, all different while they last, each written once."""
+    value = lru_cache(maxsize=None)(lambda place: Value(text(values[place]), values[place]))
+    size = len(values)
+
+    def drawn(rng: Random, n: int, used: set[str]) -> list[Value]:
+        del used
+        return [*map(value, distinct(rng, size, n) if n <= size else rng.choices(range(size), k=n))]
+
+    return drawn
 
 
 def clock_text(minutes: int) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from random import Random
 
+from llmopt.workload.korean_qa.chance import below, picks
 from llmopt.workload.korean_qa.model import Field, Genre, Section, World
+from llmopt.workload.korean_qa.patterns import Pattern
 from llmopt.workload.korean_qa.pools import Value
 
 __all__ = ["draw_world", "write_world"]
@@ -16,19 +18,14 @@ _GROUPS = 4
 
 def draw_world(genre: Genre, rows: int, rng: Random, used: set[str]) -> World:
     """A world of ``rows`` rows; names avoid ``used`` and join it."""
-    groups = _columns(genre.group_fields, min(_GROUPS, rows), rng, used)
-    table = _columns(genre.fields, rows, rng, used)
-    joined: list[Mapping[str, Value]] = []
-    for row in table:
-        row[genre.group] = rng.choice(groups)[genre.group]
-        joined.append(row)
-    return World(genre=genre, rows=joined, groups=groups)
+    groups = _drawn(genre.group_fields, min(_GROUPS, rows), rng, used)
+    table = _drawn(genre.fields, rows, rng, used)
+    table[genre.group] = picks(rng, groups[genre.group], rows)
+    return World(genre=genre, row_columns=table, group_columns=groups)
 
 
-def _columns(fields: tuple[Field, ...], count: int, rng: Random, used: set[str]) -> list[dict[str, Value]]:
-    columns = [field.draw(rng, count, used) for field in fields]
-    keys = [field.key for field in fields]
-    return [dict(zip(keys, cells, strict=True)) for cells in zip(*columns, strict=True)]
+def _drawn(fields: tuple[Field, ...], count: int, rng: Random, used: set[str]) -> dict[str, list[Value]]:
+    return {field.key: field.draw(rng, count, used) for field in fields}
 
 
 def write_world(world: World, layout: Section, rng: Random, *, groups: bool) -> str:
@@ -41,43 +38,47 @@ def write_world(world: World, layout: Section, rng: Random, *, groups: bool) -> 
 
 def _prose(world: World, rng: Random, *, groups: bool) -> str:
     genre = world.genre
-    lines = [rng.choice(genre.row_patterns).fill(_texts(row)) for row in world.rows]
+    lines = _sentences(genre.row_patterns, _texts(world.row_columns), rng)
     if not groups:
-        return " ".join(lines)
-    about = " ".join(rng.choice(genre.group_patterns).fill(_texts(group)) for group in world.groups)
-    return " ".join(lines) + "\n" + about
+        return lines
+    return lines + "\n" + _sentences(genre.group_patterns, _texts(world.group_columns), rng)
+
+
+def _sentences(patterns: Sequence[Pattern], columns: Mapping[str, Sequence[str]], rng: Random) -> str:
+    """One sentence a row, each by a pattern of its own."""
+    told = [pattern.filler(columns) for pattern in patterns]
+    rows = len(next(iter(columns.values())))
+    return " ".join(told[which](row) for row, which in enumerate(below(rng, len(patterns), rows)))
 
 
 def _table(world: World, rng: Random, *, groups: bool) -> str:
     del rng
-    genre = world.genre
-    keys = [*(field.key for field in genre.fields), genre.group]
-    parts = [_grid(genre, keys, world.rows)]
+    parts = [_grid(world.genre, world.row_columns)]
     if groups:
-        parts.append(_grid(genre, [field.key for field in genre.group_fields], world.groups))
+        parts.append(_grid(world.genre, world.group_columns))
     return "\n\n".join(parts)
 
 
-def _grid(genre: Genre, keys: list[str], rows: Sequence[Mapping[str, Value]]) -> str:
-    lines = ["| " + " | ".join(genre.field(key).label for key in keys) + " |", "|" + " --- |" * len(keys)]
-    lines += ["| " + " | ".join(row[key].text for key in keys) + " |" for row in rows]
+def _grid(genre: Genre, columns: Mapping[str, Sequence[Value]]) -> str:
+    lines = ["| " + " | ".join(genre.field(key).label for key in columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(cells) + " |" for cells in zip(*_texts(columns).values(), strict=True)]
     return "\n".join(lines)
 
 
 def _list(world: World, rng: Random, *, groups: bool) -> str:
     del rng
-    genre = world.genre
-    keys = [*(field.key for field in genre.fields[1:]), genre.group]
-    lines = [_entry(genre, genre.name, keys, row) for row in world.rows]
+    lines = _entries(world.genre, world.row_columns)
     if groups:
-        others = [field.key for field in genre.group_fields[1:]]
-        lines += [_entry(genre, genre.group, others, group) for group in world.groups]
+        lines += _entries(world.genre, world.group_columns)
     return "\n".join(lines)
 
 
-def _entry(genre: Genre, name: str, keys: list[str], row: Mapping[str, Value]) -> str:
-    return f"- {row[name].text}: " + ", ".join(f"{genre.field(key).label} {row[key].text}" for key in keys)
+def _entries(genre: Genre, columns: Mapping[str, Sequence[Value]]) -> list[str]:
+    """One line a row: its name, then every other value after its label."""
+    _, *labels = (genre.field(key).label.replace("%", "%%") for key in columns)
+    entry = "- %s: " + ", ".join(f"{label} %s" for label in labels)
+    return [entry % cells for cells in zip(*_texts(columns).values(), strict=True)]
 
 
-def _texts(row: Mapping[str, Value]) -> dict[str, str]:
-    return {key: value.text for key, value in row.items()}
+def _texts(columns: Mapping[str, Sequence[Value]]) -> dict[str, list[str]]:
+    return {key: [value.text for value in column] for key, column in columns.items()}
