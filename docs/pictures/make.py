@@ -1,6 +1,6 @@
-"""Make the pictures of docs/pictures/ from real runs: a screen of every command, and every kind of report.
+"""Make the pictures of docs/pictures/ from runs: a screen of every command, and every kind of report.
 
-    python docs/pictures/make.py run FOLDER       the runs: real llama.cpp, the 135M demo model (some minutes a language)
+    python docs/pictures/make.py run FOLDER       the runs, on the scripted engine (some minutes)
     python docs/pictures/make.py screens FOLDER   screens of every command, 80 columns, both languages
     python docs/pictures/make.py reports FOLDER   the HTML reports in a browser (chromium; Pillow makes the files small)
     python docs/pictures/make.py pages            README.md and README.ko.md, which show them
@@ -30,13 +30,13 @@ import screen  # noqa: E402 - beside this script
 from llmopt.cli.app import COMMANDS  # noqa: E402
 
 LANGUAGES = ("en", "ko")
-TASK = "--model smollm2-135m --dataset korean_math_easy --max-tokens 24"
+TASK = "--dry-run --dataset korean_math_easy"
 RUNS = {
-    "optimize": "optimize --dry-run --dataset korean_math_easy --samples 8 --trials 10 --name tuned",
-    "benchmark": f"benchmark {TASK} --samples 8 --repeats 3 --price-per-hour 0.2 --name one",
-    "sweep": f"benchmark {TASK} --samples 8 --sweep --sweep-levels 3 --sweep-seconds 8 --slo 'ttft<6s' --name swept",
-    "compare": "compare smollm2-135m smollm2-135m@prompt_form=examples --dataset korean_math_easy --max-tokens 24 "
-    "--samples 8 --name two",
+    "optimize": f"optimize {TASK} --samples 8 --trials 8 --name tuned",
+    "benchmark": f"benchmark {TASK} --samples 16 --repeats 4 --price-per-hour 0.2 --name one",
+    "sweep": f"benchmark {TASK} --samples 8 --sweep --sweep-levels 4 --sweep-seconds 4 --slo 'ttft<2s' --name swept",
+    "compare": "compare smollm2-135m smollm2-135m@prompt_form=examples --dry-run --dataset korean_math_easy "
+    "--samples 16 --name two",
     "calibrate": f"calibrate {TASK} --samples 4 --pairs 2",
 }
 """Run once for their results; their screens are taken on the way."""
@@ -61,7 +61,7 @@ SHOTS = (
     Shot(name="status", line="status"),
     Shot(name="status-detailed", line="status --detailed", head=70),
     Shot(name="estimate", line="estimate qwen2.5-7b --gpu h100"),
-    Shot(name="serve", line="serve one --port 8099", until="Ctrl-C"),
+    Shot(name="serve", line="serve demo --port 8099", until="Ctrl-C"),
     Shot(name="report", line="report demo --export html"),
     Shot(name="list-results", line="list"),
     Shot(name="list-models", line="list --type models --limit 12"),
@@ -80,6 +80,7 @@ REPORTS = {"optimize": "demo", "benchmark": "swept", "compare": "two"}
 """Kind of report → the study it is made of (``demo`` is the published one, docs/measurements/demo-run)."""
 LOOKS = (("en", "light"), ("ko", "dark"), ("en", "dark"), ("ko", "light"))
 TALLEST = 6000
+README_TALL = 1500
 PANEL_LINES = 14
 """The live panel is taken when it has so many lines."""
 
@@ -96,6 +97,7 @@ def environment(folder: Path, language: str) -> dict[str, str]:
         "LLMOPT_LOCK_FILE": str(runtime / "lock"),
         "XDG_STATE_HOME": str(runtime),
         "LANG": "C.UTF-8",
+        "LLMOPT_FAKE_TIME_SCALE": "0.1",
     }
 
 
@@ -122,18 +124,8 @@ def save(name: str, line: str, language: str, lines: list[str], folder: Path) ->
     for one in wide:
         print(f"{name} ({language}): {screen.cell_len(one)} cells: {one[:60]}…")
     # what is longer than the terminal is wrapped by it
-    wrapped = [part for one in shown for part in pieces(one)]
+    wrapped = [part for one in shown for part in screen.pieces(one)]
     (HERE / f"{name}.{language}.svg").write_text(screen.svg(f"llmopt {line}", f"llmopt {line}", wrapped), "utf-8")
-
-
-def pieces(line: str) -> list[str]:
-    """A line as the terminal wraps it."""
-    found = []
-    while screen.cell_len(line) > screen.COLUMNS:
-        cut = next(n for n in range(len(line), 0, -1) if screen.cell_len(line[:n]) <= screen.COLUMNS)
-        found.append(line[:cut])
-        line = line[cut:]
-    return [*found, line]
 
 
 def shortened(line: str, folder: Path) -> str:
@@ -176,9 +168,11 @@ def workspace(folder: Path, language: str) -> Path:
 # ── reports ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def reports(folder: Path, chromium: str) -> None:
+def reports(folder: Path, only: list[str], chromium: str) -> None:
     """Every kind of report in every look, as the browser draws it."""
     for kind, study in REPORTS.items():
+        if only and kind not in only:
+            continue
         home = workspace(folder, "en") / "optimization_results" / study
         with tempfile.TemporaryDirectory() as made:
             page = Path(made) / "report.html"
@@ -190,10 +184,12 @@ def reports(folder: Path, chromium: str) -> None:
             )
             for language, theme in LOOKS:
                 shoot(page, HERE / f"report-{kind}.{language}.{theme}.png", language, theme, chromium)
+            for language in LANGUAGES if study == "demo" else ():
+                shoot(page, HERE / f"demo-run.{language}.png", language, "light", chromium, tallest=README_TALL)
 
 
-def shoot(page: Path, target: Path, language: str, theme: str, chromium: str) -> None:
-    """One look of a page, whole or to ``TALLEST``, in few colours."""
+def shoot(page: Path, target: Path, language: str, theme: str, chromium: str, *, tallest: int = TALLEST) -> None:
+    """One look of a page, whole or its first ``tallest`` pixels, in few colours."""
     text = page.read_text(encoding="utf-8")
     text = re.sub(r'(name="(?:lang|theme)"[^>]*?) checked', r"\1", text)
     for name in (f"lang-{language}", f"theme-{theme}"):
@@ -205,7 +201,7 @@ def shoot(page: Path, target: Path, language: str, theme: str, chromium: str) ->
     dom = subprocess.run(
         [*base, "--window-size=1000,2000", "--dump-dom", looked.as_uri()], capture_output=True, text=True, check=True
     ).stdout
-    height = min(TALLEST, int(re.findall(r"<title>h=(\d+)", dom)[0]))
+    height = min(tallest, int(re.findall(r"<title>h=(\d+)", dom)[0]))
     shot = page.with_name("shot.png")
     subprocess.run(
         [*base, f"--window-size=1000,{height}", f"--screenshot={shot}", looked.as_uri()],
@@ -225,10 +221,9 @@ WORDS = {
     "en": {
         "title": "Pictures",
         "other": "[한국어](README.ko.md)",
-        "intro": "Screens of every command in a terminal of 80 columns, and the HTML reports, made from runs by\n"
-        "[make.py](make.py): embedded llama.cpp and SmolLM2-135M on two shared cores, so the speeds themselves say little.\n"
-        "`optimize --dry-run` is the scripted engine; `report`, `explain` and the first HTML report show the\n"
-        "[published demo run](../measurements/demo-run.md).",
+        "intro": "Screens of every command in a terminal of 80 columns, and the HTML reports, made by [make.py](make.py). What says\n"
+        "`--dry-run` ran on the scripted engine, in place of a model; `report`, `explain`, `serve` and the HTML report of\n"
+        "`optimize` show the [published demo run](../measurements/demo-run.md) on real llama.cpp.",
         "screens": "Screens",
         "reports": "Reports",
         "running": "While it runs",
@@ -236,10 +231,9 @@ WORDS = {
     "ko": {
         "title": "그림",
         "other": "[English](README.md)",
-        "intro": "80칸 터미널에서 본 모든 명령의 화면과 HTML 보고서입니다. [make.py](make.py)가 실행해 만듭니다. 내장된 llama.cpp와\n"
-        "SmolLM2-135M을 다른 작업과 함께 쓰는 코어 두 개에서 돌렸으므로 속도 자체는 참고가 되지 않습니다.\n"
-        "`optimize --dry-run`은 각본 엔진이고, `report`, `explain`, 첫 HTML 보고서는 [공개한 데모 실행](../measurements/demo-run.md)의\n"
-        "것입니다.",
+        "intro": "80칸 터미널에서 본 모든 명령의 화면과 HTML 보고서입니다. [make.py](make.py)가 실행해 만듭니다.\n"
+        "`--dry-run`이 적힌 것은 모델 대신 각본 엔진으로 돌린 것이고, `report`, `explain`, `serve`, `optimize`의 HTML 보고서는\n"
+        "실제 llama.cpp로 돌린 [공개한 데모 실행](../measurements/demo-run.md)의 것입니다.",
         "screens": "화면",
         "reports": "보고서",
         "running": "실행 중",
@@ -292,7 +286,7 @@ def main() -> None:
     if given.what == "run":
         return runs(folder, given.only, given.lang)
     if given.what == "reports":
-        return reports(folder, given.chromium)
+        return reports(folder, given.only, given.chromium)
     for language in given.lang:
         for shot in SHOTS:
             if not given.only or shot.name in given.only:

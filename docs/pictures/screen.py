@@ -126,14 +126,15 @@ def _decoded(data: bytes) -> tuple[str, bytes]:
 
 def svg(title: str, prompt: str, lines: Sequence[str]) -> str:
     """The screen as a picture: each run of characters is given the width of its cells, whatever font shows it."""
-    shown = [f"$ {prompt}", *lines]
+    typed = pieces(f"$ {prompt}")
+    shown = [*typed, *lines]
     width, height = COLUMNS * CELL + 32, len(shown) * ROW + 62
     body = []
     for row, line in enumerate(shown):
         for found in RUN.finditer(line):
             x = 16 + CELL * cell_len(line[: found.start()])
             length = CELL * cell_len(found[0])
-            kind = ' class="p"' if row == 0 else ""
+            kind = ' class="p"' if row < len(typed) else ""
             body.append(
                 f'<text{kind} x="{x:.1f}" y="{row * ROW + 58}" textLength="{length:.1f}" '
                 f'lengthAdjust="spacingAndGlyphs">{escape(found[0], quote=False)}</text>'
@@ -150,6 +151,11 @@ def svg(title: str, prompt: str, lines: Sequence[str]) -> str:
     )
 
 
-def widest(lines: Sequence[str]) -> int:
-    """Cells of the widest line."""
-    return max(map(cell_len, lines), default=0)
+def pieces(line: str) -> list[str]:
+    """A line as the terminal wraps it."""
+    found = []
+    while cell_len(line) > COLUMNS:
+        cut = next(n for n in range(len(line), 0, -1) if cell_len(line[:n]) <= COLUMNS)
+        found.append(line[:cut])
+        line = line[cut:]
+    return [*found, line]

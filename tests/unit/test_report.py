@@ -26,6 +26,7 @@ from llmopt.report.formats import FORMATS, export_target
 from llmopt.report.html import POLICY
 from llmopt.report.measured import benchmark_text, comparison_text
 from llmopt.report.study_document import study_document
+from llmopt.report.swept import sweep_text
 from llmopt.report.text import summary
 from llmopt.report.writing import rendered, write_export, write_report
 from llmopt.store.beside import read_answers, read_course, read_questions, write_answers, write_course, write_questions
@@ -216,6 +217,26 @@ def test_the_pareto_set_stands_over_the_objectives_that_were_asked_for(demo, obj
     assert found == (axes or ("answers/min", "right answers (%)"))
     if axes:
         assert all(value < 1e5 for trace in ringed[0].traces for value in trace["x"]), "in MB"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_sweep_fits_the_terminal_in_both_languages(language):
+    set_language(language)
+    points = [
+        {"load": {"streams": None, "rate": rate}, "flags": f"--rate {rate} --arrival poisson", "saturated": rate > 2,
+         "estimates": {"answers_per_minute": estimate(50.0 * rate), "ttft_p50_ms": estimate(10.0 * rate),
+                       "e2e_p50_ms": estimate(2000.0), **({"attainment": estimate(0.5)} if rate > 1 else {})}}
+        for rate in (1, 2, 4)
+    ]  # fmt: skip
+    for boundary in (
+        None,
+        {"attained": 0.99, "met": 2.0, "failed": 4.0},
+        {"attained": 0.99, "met": None, "failed": 1.0},
+    ):
+        text = sweep_text({"sweep": {"points": points, "capacity_per_s": 3.2, "slo_boundary": boundary}})
+        assert all(cell_len(line) <= 80 for line in text.splitlines())
+        assert "--rate 4" in text
+        assert "50%" in text
 
 
 def test_what_lies_beside_a_result_comes_back(tmp_path):
