@@ -31,10 +31,10 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = ("--dataset", "korean_math_easy", "--name", "kills")
-REAL = ("--model", "smollm2-135m", "--samples", "2", "--max-tokens", "4", "--streams", "1", "--trials", "8")
+REAL = ("--model", "smollm2-135m", "--samples", "2", "--max-tokens", "4", "--streams", "1", "--trials", "16")
 FAKE = ("--dry-run", "--samples", "4", "--trials")
-KILLS_A_STUDY = {"llamacpp": 5, "fake": 20}
-LONGEST_S = {"llamacpp": (1.0, 30.0), "fake": (0.2, 4.0)}
+KILLS_A_STUDY = {"llamacpp": 1000, "fake": 20}
+LONGEST_S = {"llamacpp": (1.0, 20.0), "fake": (0.2, 4.0)}
 METHODS = {"llamacpp": ("random",), "fake": ("random", "grid")}
 SPEED = {"LLMOPT_FAKE_TIME_SCALE": "0.02"}
 GONE_CAP_S = 15.0

@@ -40,7 +40,7 @@ def pieces() -> dict[str, list[str]]:
         "cycles-llamacpp": [faults, *real, "--cycles", "30", "--out", "{out}"],
         "kills-llamacpp": [faults, *real, "--kills", "20", "--out", "{out}"],
         "resume-fake": ["kill_and_resume.py", "--engine", "fake", "--kills", "200", "--minutes", "4", "--out", "{out}"],
-        "resume-llamacpp": ["kill_and_resume.py", "--kills", "20", "--minutes", "2", "--out", "{out}"],
+        "resume-llamacpp": ["kill_and_resume.py", "--kills", "20", "--out", "{out}"],
         "torch": ["gpu_memory.py", "--cycles", "500", "--seconds", "3600", "--out", "{out}.d"],
         "catalogue": ["failure_catalogue.py", "--out", "{out}"],
         "leaks": ["leak_watch.py", "--repeats", "2000", "--out", "{out}"],
