@@ -199,6 +199,7 @@ def summary(studies: list[dict[str, Any]]) -> dict[str, Any]:
     compared_studies = [study for study in studies if "same_sequence" in study]
     found = {
         "kills": len(rows),
+        "kills_with_finished_trials": sum(row["finished"] > 0 for row in rows),
         "studies": len(studies),
         "lost": sum(row["lost"] for row in rows),
         "repeated": sum(study["repeated"] for study in studies),

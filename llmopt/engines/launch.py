@@ -79,6 +79,14 @@ class RunningEngine:
             self._child.when_ended(pass_on)
         return await end
 
+    def notices(self) -> tuple[str, ...]:
+        """Message keys of what it worked around by itself so far, where that changes what is measured."""
+        from llmopt.failures import find_notices  # noqa: PLC0415 - reads its catalogue
+
+        return tuple(
+            f"failures.{one.id}.what" for one in find_notices(log_text(self.log_path), engine=self.plan.engine)
+        )
+
     def kill(self) -> None:
         """Kill the whole tree at once; for memory emergencies, from any thread."""
         if self._child is not None:

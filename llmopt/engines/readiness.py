@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import TypeVar
 
-from llmopt.engines.logfile import find_in_log
+from llmopt.engines.logfile import find_in_log, log_text
 from llmopt.records import Endpoint, InferenceParams, LaunchPlan
 from llmopt.runtime.clock import Clock
 from llmopt.runtime.guardian import Child, ExitStatus
@@ -21,6 +21,8 @@ __all__ = ["NotReady", "Phase", "climb", "verify"]
 PROBE_S = 5.0
 LISTED_CAP_S = 30.0
 OBSERVE_S = 1.0
+HOPELESS_S = 15.0
+"""Without progress for so long, a start is given up before its stall time where the log already tells a root cause."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.5
 SAMPLING = ("temperature", "top_p")
 """What of a configuration's sampling the first completion is asked with."""
@@ -171,8 +173,15 @@ class _Watch:
         if self._stall is None:
             self._stall = StallWatch(activity)
         requests, self._requests = self._requests, 0
-        if self._stall.idle_s(activity, own_requests=requests) > self._plan.stall_s:
-            raise NotReady("stalled", seconds=round(self._plan.stall_s))
+        idle_s = self._stall.idle_s(activity, own_requests=requests)
+        if idle_s > self._plan.stall_s or (idle_s > HOPELESS_S and await asyncio.to_thread(self._tells_a_cause)):
+            raise NotReady("stalled", seconds=round(idle_s))
+
+    def _tells_a_cause(self) -> bool:
+        """Whether the log names what went wrong although the process lives: a worker died and its parent waits on."""
+        from llmopt.failures import find_failure  # noqa: PLC0415 - reads its catalogue
+
+        return find_failure(log_text(self._child.log_path), engine=self._plan.engine) is not None
 
 
 async def _in_thread(function: Callable[..., T], *arguments: object) -> T:

@@ -45,6 +45,8 @@ class Signature:
     """Ids whose earlier matches this notice declares recovered."""
     values: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
     """Figures to read from the text around a match."""
+    noted: bool = False
+    """Of a notice: whether it changes what is measured, so that a result must tell it."""
 
     def concerns(self, engine: str | None) -> bool:
         """Whether this engine's output may hold it."""
@@ -111,6 +113,7 @@ def _signature(row: Mapping[str, Any]) -> Signature:
         refines=frozenset(row.get("refines", ())),
         cancels=frozenset(row.get("cancels", ())),
         values={name: re.compile(pattern) for name, pattern in row.get("values", {}).items()},
+        noted=row.get("noted", False),
     )
 
 

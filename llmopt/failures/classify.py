@@ -163,7 +163,7 @@ def find_notices(log_text: str, *, engine: str | None = None) -> tuple[Failure, 
     dialect = book.dialect(engine)
     found = []
     for row in book.rows:
-        if row.role == "notice" and row.log is not None and row.concerns(dialect):
+        if row.noted and row.log is not None and row.concerns(dialect):
             hit = row.log.search(text)
             if hit is not None:
                 found.append(_failure(_Match(row=row, start=hit.start(), end=hit.end()), text, engine))

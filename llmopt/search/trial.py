@@ -368,7 +368,7 @@ class Bench:
                 "memory_bytes": _peak(hosted),
             },
             valid=certificate.valid,
-            warnings=certificate.warnings,
+            warnings=(*certificate.warnings, *await asyncio.to_thread(hosted.engine.notices)),
             certificate=certificate.to_json(),
         )
         return asked.result(measurement, samples, scores)

@@ -32,11 +32,13 @@ def test_out_of_memory_is_recovered_from_by_a_derived_trial(cli, wait_for, tmp_p
     wait_for(lambda: any(row["outcome"] == "done" for row in rows(cli)) or process.poll() is not None)
     scenario.write_text(json.dumps({"memory_limit_mib": 100}), encoding="utf-8")  # less than any launch takes
     wait_for(lambda: any(row["failure"] for row in rows(cli)) or process.poll() is not None)
-    scenario.write_text("{}", encoding="utf-8")
+    notice = "warning: no usable GPU found, --gpu-layers option will be ignored"
+    scenario.write_text(json.dumps({"load_log": [notice]}), encoding="utf-8")
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     numbers = {row["number"]: row for row in rows(cli)}
     child = derived(cli)[0]
+    assert "failures.OK-006.what" in json.loads(child["measurement"])["warnings"]
     parent = numbers[child["derived_from"]]
     assert parent["outcome"] == "infeasible"
     assert child["origin"] == "recovery"

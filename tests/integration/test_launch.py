@@ -144,6 +144,28 @@ async def test_a_silent_server_is_given_up_by_stall(guardian: Guardian, tmp_path
     assert "progress" in text or "진행" in text
 
 
+async def test_a_silent_server_whose_log_tells_the_cause_is_given_up_sooner(
+    guardian: Guardian, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmopt.engines.readiness.HOPELESS_S", 1.0)
+    with pytest.raises(EngineStartError) as caught:
+        async with launch(Nasty(("says_oom", "hang")), MODEL, {}, guardian=guardian, run_root=tmp_path):
+            pass
+    assert caught.value.key == "launch.stalled"
+    assert caught.value.values["failure"].id == "MEM-006"
+    assert caught.value.values["seconds"] < Nasty.stall_s
+
+
+def test_what_an_engine_worked_around_is_told_where_it_changes_what_is_measured(tmp_path: Path) -> None:
+    log = Path(__file__).parents[1] / "fixtures" / "logs" / "healthy" / "llamacpp_cpu_build.log"
+    plan = LaunchPlan(engine="llamacpp", argv=(), env={}, endpoint=Endpoint(model="tiny"), command=(), settings={})
+    running = RunningEngine(plan, child=None, log_path=log, start_seconds=0.0, folder=tmp_path)
+    assert running.notices() == ("failures.OK-006.what",)
+    assert (
+        RunningEngine(plan, child=None, log_path=tmp_path / "none", start_seconds=0.0, folder=tmp_path).notices() == ()
+    )
+
+
 async def test_a_spinning_server_is_given_up_by_the_cap(guardian: Guardian, tmp_path: Path) -> None:
     engine = Nasty(("spin",), stall_s=1.0, cap_s=4.0)
     with pytest.raises(EngineStartError) as caught:
