@@ -39,6 +39,9 @@ def command(result: str, exports: tuple[str, ...], as_json: bool, debug: bool) -
 def summary_of(result: dict[str, Any]) -> str:
     """A result of any command as the terminal shows it."""
     from llmopt.report.measured import benchmark_text, comparison_text
+    from llmopt.report.swept import sweep_text
     from llmopt.report.text import summary
 
+    if "sweep" in result:
+        return sweep_text(result)
     return {"benchmark": benchmark_text, "compare": comparison_text}.get(result.get("kind", ""), summary)(result)

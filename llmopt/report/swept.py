@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmopt.messages import t
+from llmopt.report import words
 from llmopt.report.measured import percent
 from llmopt.report.terminal import WIDTH, drawn_table, folded
 
@@ -19,7 +20,7 @@ def sweep_text(result: Mapping[str, Any], *, width: int = WIDTH) -> str:
     swept = result["sweep"]
     rows = [_row(point) for point in swept["points"]]
     headings = [t("benchmark.sweep_column_load"), t("benchmark.sweep_answered"), "TTFT p50", "E2E p50"]
-    headings += [t("benchmark.name_attainment"), t("benchmark.sweep_saturated")]
+    headings += [words.figure_name("attainment"), t("benchmark.sweep_saturated")]
     told = [t("benchmark.sweep_capacity", capacity=f"{swept['capacity_per_s']:.3g}"), _saturation(swept)]
     if swept["slo_boundary"] is not None:
         told.append(_boundary(swept["slo_boundary"]))
@@ -32,7 +33,7 @@ def _row(point: Mapping[str, Any]) -> list[str]:
     return [
         point["flags"],
         f"{figures['answers_per_minute']['value'] / 60:.3g}",
-        *(f"{one['value']:,.0f} ms" if one else "–" for one in (first, whole)),
+        *(words.figure(name, one["value"]) if one else "–" for name, one in zip(FIGURES, (first, whole), strict=False)),
         percent(attained["value"]) if attained else "–",
         t("benchmark.sweep_yes" if point["saturated"] else "benchmark.sweep_no"),
     ]
