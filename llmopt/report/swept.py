@@ -33,7 +33,7 @@ def _row(point: Mapping[str, Any]) -> list[str]:
     return [
         point["flags"],
         f"{figures['answers_per_minute']['value'] / 60:.3g}",
-        *(f"{one['value']:,.0f} ms" if one else "–" for one in (first, whole)),
+        *(words.figure(name, one["value"]) if one else "–" for name, one in zip(FIGURES, (first, whole), strict=False)),
         percent(attained["value"]) if attained else "–",
         t("benchmark.sweep_yes" if point["saturated"] else "benchmark.sweep_no"),
     ]

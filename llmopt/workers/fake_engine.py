@@ -104,7 +104,8 @@ def bind(options: argparse.Namespace, scenario: Scenario) -> socket.socket:
             listener = socket.socket(socket.AF_UNIX)
             listener.bind(str(options.uds))
         else:
-            listener = socket.socket()
+            # named as TCP, or asyncio leaves Nagle's algorithm on: small writes would wait 40 ms for a delayed ACK
+            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((options.host, options.port))
     except OSError as error:

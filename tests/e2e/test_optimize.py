@@ -5,6 +5,7 @@ import math
 import signal
 import sqlite3
 
+from llmopt.hardware.probe import probe
 from llmopt.measure.calibrate import Calibration, NoiseFloor
 
 DRY = ("optimize", "--dry-run", "--dataset", "korean_math_easy", "--samples", "6", "--name", "study")
@@ -58,8 +59,7 @@ def test_a_dry_run_ends_with_a_verdict_files_and_nothing_running(cli):
 
 
 def test_the_final_takes_its_pairs_and_looks_from_what_was_calibrated(cli):
-    fingerprint = json.loads(cli.run("init", "--auto-detect", "--no-measure", "--json").out)["hardware"]["fingerprint"]
-    kept = Calibration(cli.folder / ".cache", hardware=fingerprint)
+    kept = Calibration(cli.folder / ".cache", hardware=probe().fingerprint)
     noisy = NoiseFloor(objective="answers_per_minute", spread=0.05, pairs=6, requests=2)
     kept.keep_noise(noisy, engine="fake", model="smollm2-135m")
     ran = cli.run(*DRY, "--trials", "2", "--model", "smollm2-135m", env=FAST)

@@ -3,12 +3,14 @@
 import pytest
 
 from llmopt.cli.benchmark import _precision_line
+from llmopt.cli.report import summary_of
 from llmopt.messages import LANGUAGES, set_language
 from llmopt.objective import parse_constraint
 from llmopt.records import Estimate, Measurement
 from llmopt.report import words
 from llmopt.report.certificates import certificate_lines
 from llmopt.report.measured import benchmark_text, gate_sentences, verdict_sentences
+from llmopt.report.swept import sweep_text
 from llmopt.study.compare import gate
 
 
@@ -73,6 +75,20 @@ def test_times_from_the_planned_start_are_shown_where_there_was_a_plan():
     assert words.figure_name("ttfot_p50_ms") not in closed
     thinking = benchmark_text(result(one(**{**figures, "ttfot_p50_ms": estimate(99.0)})))
     assert words.figure_name("ttfot_p50_ms") in thinking
+
+
+def test_a_sweep_shows_every_load_with_its_slo_and_where_it_saturates():
+    def point(rate, *, saturated):
+        figures = {"answers_per_minute": estimate(600.0), "ttft_p50_ms": estimate(7.25), "attainment": estimate(0.9)}
+        load = {"rate": rate}
+        return {"flags": f"--rate {rate}", "load": load, "estimates": figures, "saturated": saturated}
+
+    swept = {"points": [point(2.0, saturated=False), point(9.0, saturated=True)], "capacity_per_s": 10.0}
+    swept["slo_boundary"] = {"attained": 0.95, "met": 2.0, "failed": 9.0}
+    for text in (sweep_text({"sweep": swept}), summary_of({"kind": "benchmark", "sweep": swept})):
+        for shown in ("--rate 9.0", "7.25 ms", "90%", "95%", words.figure_name("attainment")):
+            assert shown in text
+    assert "–" in sweep_text({"sweep": {**swept, "slo_boundary": None}})
 
 
 def verdict(kind, more, *, relative, low=0.9):
