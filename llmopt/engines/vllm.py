@@ -194,6 +194,7 @@ def environment(settings: Settings, model: ModelInfo) -> dict[str, str]:
     env: dict[str, SettingValue] = {} if model.format == "hub" else {"HF_HUB_OFFLINE": "1"}
     if "core_binding" in settings:
         env["VLLM_CPU_OMP_THREADS_BIND"] = settings["core_binding"]
+        env["VLLM_USE_AOT_COMPILE"] = "0"  # the CPU build of 0.32 cannot load what it kept: it compiles at every start
     if "threads" in settings:
         env["OMP_NUM_THREADS"] = settings["threads"]
     return {name: str(value) for name, value in env.items()}
