@@ -29,6 +29,8 @@ __all__ = ["Expectation", "Figure", "Prompt", "Scene", "SeenRun", "StudyForecast
 
 _FIT_SPREAD = 0.05
 """Standard deviation of the logarithm of measured over estimated memory (docs/measurements/memory-fit.md)."""
+_OWN_NOISE = 0.12
+"""Of the logarithm of one pass of few answers on a machine of one's own (docs/measurements/prediction.md)."""
 _SIMULATED = 64
 """Requests of one simulated run: enough for a median and a 95th percentile that are not drawn at random."""
 
@@ -118,7 +120,9 @@ class StudyForecast:
 
     def __init__(self, scene: Scene, runs: Sequence[SeenRun] = ()) -> None:
         self.scene = scene
-        self._forecaster = Forecaster([run for one in runs if (run := _past(one))], seconds_of=answer_seconds)
+        self._forecaster = Forecaster(
+            [run for one in runs if (run := _past(one))], seconds_of=answer_seconds, noise=_OWN_NOISE
+        )
 
     def of(self, configuration: Configuration) -> Expectation | Unknown:
         """What is expected of ``configuration``; Unknown (with its reason) for what was never seen."""
@@ -238,7 +242,8 @@ def _spec(scene: Scene, configuration: Configuration) -> DeviceSpec | Unknown:
     if scene.speed is None:
         return Unknown(reason="predict.unmeasured_device", values={"device": hardware.cpu.model})
     usable = max(1, int(hardware.cpu.usable_cores))
-    return cpu_spec(scene.speed, min(int(configuration.launch.get("threads") or usable), usable))
+    threads, prompts = (min(int(configuration.launch.get(n) or usable), usable) for n in ("threads", "threads_batch"))
+    return cpu_spec(scene.speed, threads, prompt_threads=prompts if "threads_batch" in configuration.launch else None)
 
 
 def _fit(scene: Scene, configuration: Configuration) -> MemoryFit:

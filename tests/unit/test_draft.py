@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from llmopt.config.models import ModelConfig, ModelConfigManager
 from llmopt.engines.base import RunFolder
 from llmopt.engines.llamacpp import LlamaCpp
 from llmopt.engines.options import options_of
 from llmopt.engines.vllm import Vllm
 from llmopt.errors import SettingsError
 from llmopt.messages import t
+from llmopt.models.catalogue import find_model
 from llmopt.models.draft import draft_of, with_draft
 from llmopt.models.memory_fit import memory_fit
+from llmopt.paths import Workspace
 from llmopt.records import Endpoint, Load, ModelInfo, Task
+from llmopt.study.weights import bring_weights
 from tests.unit.machines import cpu_machine, gpu_machine
 
 SHAPE = {"layers": 4, "hidden_size": 256, "heads": 4, "kv_heads": 2, "head_dim": 64, "feed_forward": 512}
@@ -78,6 +82,25 @@ def test_vllm_is_given_a_draft_model_or_a_head_by_its_kind(tmp_path, architectur
     config = json.loads(argv[argv.index("--speculative-config") + 1])
     assert config == {"method": method, "num_speculative_tokens": 4, "model": str(tmp_path)}
     assert method in options_of("vllm", None).values["speculation"]
+
+
+def test_an_entry_names_its_draft_and_both_are_brought(tmp_path, gguf_bytes):
+    shape = {"block_count": 2, "embedding_length": 64, "feed_forward_length": 128, "context_length": 512}
+    facts = {"general.architecture": "llama", "llama.attention.head_count": 4}
+    facts |= {f"llama.{name}": value for name, value in shape.items()}
+    facts["tokenizer.ggml.tokens"] = [f"t{number}" for number in range(40)]
+    for name in ("large", "small"):
+        (tmp_path / f"{name}.gguf").write_bytes(gguf_bytes(facts, [("token_embd.weight", (64, 40), 0)]))
+    workspace = Workspace(root=tmp_path)
+    manager = ModelConfigManager(workspace.models_file)
+    manager.add_config("mine", ModelConfig(name="mine", model_path="large.gguf", draft_model="small.gguf"))
+    manager.save_to_file()
+    model = bring_weights(find_model("mine", workspace), "gguf", workspace=workspace)
+    draft = draft_of(model)
+    assert draft is not None
+    assert (model.name, draft.model.name, Path(draft.model.path).name) == ("mine", "small", "small.gguf")
+    with pytest.raises(SettingsError):
+        ModelConfig(name="mine", model_path="large.gguf", draft_model=" ").validate()
 
 
 def test_another_tokenizer_is_refused_in_both_languages():
