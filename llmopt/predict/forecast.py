@@ -13,7 +13,7 @@ from llmopt.messages import t
 from llmopt.predict.devices import DeviceSpec
 from llmopt.predict.fitting import LOCAL_STRENGTH, Measured, Seconds, fit_constants, prior_of
 from llmopt.predict.physics import Constants, output_token_seconds
-from llmopt.predict.residual import NOISE, Residual
+from llmopt.predict.residual import Residual
 from llmopt.predict.work import Work
 
 __all__ = [
@@ -123,8 +123,7 @@ class Lesson:
 class Forecaster:
     """Knows the runs it was given; answers for any work. ``constants`` replace the shipped ones.
 
-    ``seconds_of`` is what the runs' seconds are of: an output token, or a whole answer; ``noise`` is the standard
-    deviation of the logarithm with which the same run comes out again.
+    ``seconds_of`` is what the runs' seconds are of: an output token, or a whole answer.
     """
 
     def __init__(
@@ -133,9 +132,7 @@ class Forecaster:
         *,
         constants: Mapping[str, Mapping[str, Constants]] | None = None,
         seconds_of: Seconds = output_token_seconds,
-        noise: float = NOISE,
     ) -> None:
-        self._noise = noise
         self._runs = tuple(runs)
         self._constants = shipped_constants() if constants is None else constants
         self._given = constants is not None
@@ -197,9 +194,7 @@ class Forecaster:
         key = (cell, constants)
         if key not in self._residuals:
             ratios = [math.log(run.seconds / self._seconds_of(run.work, run.spec, constants)) for run in runs]
-            self._residuals[key] = Residual(
-                [features_of(run.work, run.features) for run in runs], ratios, noise=self._noise
-            )
+            self._residuals[key] = Residual([features_of(run.work, run.features) for run in runs], ratios)
         return self._residuals[key], len(runs)
 
 

@@ -29,8 +29,6 @@ __all__ = ["Expectation", "Figure", "Prompt", "Scene", "SeenRun", "StudyForecast
 
 _FIT_SPREAD = 0.05
 """Standard deviation of the logarithm of measured over estimated memory (docs/measurements/memory-fit.md)."""
-_OWN_NOISE = 0.12
-"""Of the logarithm of one pass of few answers on a machine of one's own (docs/measurements/prediction.md)."""
 _SIMULATED = 64
 """Requests of one simulated run: enough for a median and a 95th percentile that are not drawn at random."""
 

@@ -175,20 +175,6 @@ def test_a_cell_that_scatters_widens_its_own_intervals():
     assert wild > 2 * calm
 
 
-def test_the_effect_of_a_setting_holds_beside_other_settings():
-    def row(batch, flash):
-        return {"log2_sequences": 2.0, "log2_batch": batch, f"flash_attention={flash}": 1.0}
-
-    seen = [row(6.0, "on"), row(9.0, "on"), row(6.0, "off"), row(6.0, "on")]
-    residual = Residual(seen, [0.0, 0.4, 0.0, 0.0])
-    same = residual.at(row(6.0, "off"))[0]
-    both, spread = residual.at(row(9.0, "off"))
-    assert both - same > 0.15, "the larger batch costs as much without flash attention, as far as is known"
-    never = residual.at({**row(6.0, "on"), "wait_policy=passive": 1.0})[1]
-    assert never > residual.at(row(6.0, "on"))[1], "a setting never seen widens the interval"
-    assert spread > residual.at(seen[1])[1]
-
-
 def test_devices_are_found_by_the_words_of_their_names():
     def probed(name: str) -> Device:
         return Device(index=0, uuid="u", vendor="nvidia", kind=DeviceType.CUDA, name=name, total_bytes=1, free_bytes=1)
@@ -235,6 +221,8 @@ def test_threads_see_no_more_than_the_machine_has():
     assert cpu_spec(speed, 1).bandwidth == 10e9
     assert cpu_spec(speed, 4).bandwidth == 25e9
     assert cpu_spec(speed, 2).flops_at(4.5) == 100e9
+    assert cpu_spec(speed, 1, prompt_threads=2).prompt_speedup == 2.0, "prompts may be given more threads"
+    assert cpu_spec(speed, 2).prompt_speedup == 1.0
 
 
 def test_an_open_loop_waits_more_the_nearer_the_rate_comes_to_what_is_possible():
