@@ -118,9 +118,7 @@ class StudyForecast:
 
     def __init__(self, scene: Scene, runs: Sequence[SeenRun] = ()) -> None:
         self.scene = scene
-        self._forecaster = Forecaster(
-            [run for one in runs if (run := _past(one))], seconds_of=answer_seconds, noise=_OWN_NOISE
-        )
+        self._forecaster = Forecaster([run for one in runs if (run := _past(one))], seconds_of=answer_seconds)
 
     def of(self, configuration: Configuration) -> Expectation | Unknown:
         """What is expected of ``configuration``; Unknown (with its reason) for what was never seen."""
