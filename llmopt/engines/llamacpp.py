@@ -356,9 +356,9 @@ def _speculation(settings: Settings, model: ModelInfo) -> tuple[str, ...]:
     if drafter == "ngram-mod":
         sizes = ("--spec-ngram-mod-n-match", lookup, "--spec-ngram-mod-n-min", "1", "--spec-ngram-mod-n-max", draft)
         return ("--spec-type", drafter, *sizes)
-    draft = draft_of(model)
-    if draft is not None and drafter in DRAFTERS.values():
-        sizes = ("--spec-draft-n-min", "0", "--spec-draft-n-max", str(settings["draft_tokens"]))
+    small = draft_of(model)
+    if small is not None and drafter in DRAFTERS.values():
+        ahead = ("--spec-draft-n-min", "0", "--spec-draft-n-max", str(settings["draft_tokens"]))
         layers = ("--spec-draft-ngl", "0") if "gpu_layers" not in settings else ()
-        return ("--spec-type", drafter, "--spec-draft-model", draft.model.path, *sizes, *layers)
+        return ("--spec-type", drafter, "--spec-draft-model", small.model.path, *ahead, *layers)
     return ("--spec-type", drafter)

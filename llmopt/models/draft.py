@@ -33,8 +33,9 @@ def with_draft(model: ModelInfo, draft: ModelInfo) -> ModelInfo:
     kind = _kind(draft)
     sizes = (model.vocabulary, draft.vocabulary)
     if kind == "draft" and None not in sizes and abs((sizes[0] or 0) - (sizes[1] or 0)) > _SPARE_TOKENS:
-        values = {"name": model.name, "draft": draft.name, "tokens": sizes[0], "other": sizes[1]}
-        raise SettingsError("models.draft_vocabulary", **values)
+        raise SettingsError(
+            "models.draft_vocabulary", name=model.name, draft=draft.name, tokens=sizes[0], other=sizes[1]
+        )
     return replace(model, extra={**model.extra, _KEY: {"kind": kind, "model": asdict(draft)}})
 
 
@@ -43,7 +44,9 @@ def draft_of(model: ModelInfo) -> Draft | None:
     found: Mapping[str, Any] | None = model.extra.get(_KEY)
     if found is None:
         return None
-    facts = {name: tuple(value) if isinstance(value, list) else value for name, value in found["model"].items()}
+    facts: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in found["model"].items()
+    }
     return Draft(model=ModelInfo(**facts), kind=found["kind"])
 
 
