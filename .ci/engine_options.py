@@ -10,6 +10,7 @@ choices the help lists. Run it for a new version, look at the difference, commit
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -39,7 +40,8 @@ for name in sys.argv[1:]:
 
 def run(*argv: str) -> str:
     """What a command prints."""
-    return subprocess.run(argv, check=True, capture_output=True, text=True, cwd="/", timeout=300).stdout
+    wide = {**os.environ, "COLUMNS": "1000"}  # argparse breaks long names at their hyphens
+    return subprocess.run(argv, check=True, capture_output=True, text=True, cwd="/", timeout=300, env=wide).stdout
 
 
 def choices(text: str, option: str) -> list[str]:

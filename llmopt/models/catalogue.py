@@ -109,6 +109,7 @@ def _user_entry(config: ModelConfig, base: ModelEntry | None, workspace: Workspa
         revision=config.revision,
         trust_remote_code=config.trust_remote_code,
         allow_pickle=config.allow_pickle,
+        draft=config.draft_model,
         inference=config.inference,
     )
 

@@ -57,6 +57,8 @@ class ModelEntry:
     revision: str | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    draft: str | None = None
+    """A small model that may guess ahead for this one: a name, path or hub id."""
     inference: InferenceParams = field(default_factory=InferenceParams)
     """Request settings its user wants to start from."""
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from llmopt.errors import DoesNotFit
 from llmopt.messages import t
+from llmopt.models.draft import draft_of
 from llmopt.records import Device, Hardware, ModelInfo, Settings, Task
 
 __all__ = ["NO_CORRECTION", "Correction", "MemoryFit", "Part", "learn_correction", "memory_fit", "planned_device_bytes"]
@@ -89,6 +90,10 @@ def memory_fit(
     """What ``engine_name`` needs to run ``model`` with ``settings`` under ``task``, and whether this machine has it."""
     estimate = _estimator(engine_name)
     parts = None if estimate is None else estimate(model, settings, hardware, task)
+    draft = draft_of(model)
+    if estimate is not None and parts is not None and draft is not None and _guesses(settings):
+        ahead = estimate(draft.model, settings, hardware, task)
+        parts = None if ahead is None else (*parts, *_beside(ahead))
     if parts is None:
         values = {"model": model.name, "engine": engine_name}
         verdict = "fit.remote" if engine_name in _NOTHING_HERE else "fit.unknown"
@@ -124,6 +129,17 @@ def _estimator(engine_name: str) -> Estimator | None:
         "transformers": fit_torch.transformers_parts,
     }
     return table.get(engine_name)
+
+
+def _guesses(settings: Settings) -> bool:
+    """Whether a draft model is loaded: every other way to speculate needs none."""
+    return str(settings.get("speculation", "off")).startswith(("draft", "eagle"))
+
+
+def _beside(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """What a second model in the same process adds: not the process itself, and of a paged cache only the least."""
+    added = [part for part in parts if part.name not in ("runtime", "graphs", "communication")]
+    return tuple(replace(part, size_bytes=part.least_bytes or part.size_bytes) for part in added)
 
 
 def _corrected(part: Part, factor: float) -> Part:

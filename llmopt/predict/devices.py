@@ -27,6 +27,8 @@ class DeviceSpec:
     bandwidth: float
     """Bytes a second from its memory."""
     flops: Mapping[int, float] = field(default_factory=dict)
+    prompt_speedup: float = 1.0
+    """How much faster prompts are computed than ``flops`` says: an engine may give them more of a CPU's threads."""
     link_bandwidth: float = 0.0
     """Bytes a second to another device, one direction."""
     memory_bytes: int = 0

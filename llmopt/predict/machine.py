@@ -49,11 +49,21 @@ def measure_machine(threads: int, *, seconds: float = 8.0) -> MachineSpeed:
         raise EngineError("predict.not_measured", why=str(error), detail=detail.decode("utf-8", "replace")) from None
 
 
-def cpu_spec(speed: MachineSpeed, threads: int, *, name: str = "cpu") -> DeviceSpec:
-    """The machine as a device that ``threads`` threads of an engine see; all precisions compute at its float rate."""
+def cpu_spec(speed: MachineSpeed, threads: int, *, prompt_threads: int | None = None, name: str = "cpu") -> DeviceSpec:
+    """The machine as a device that ``threads`` threads of an engine see; all precisions compute at its float rate.
+
+    ``prompt_threads`` compute prompts, where the engine gives them another number.
+    """
     bandwidth = min(speed.bandwidth_one * threads, speed.bandwidth_all)
     flops = min(speed.flops_one * threads, speed.flops_all)
-    return DeviceSpec(name=name, family="cpu", bandwidth=bandwidth, flops={4: flops, 8: flops, 16: flops, 32: flops})
+    prompts = min(speed.flops_one * (prompt_threads or threads), speed.flops_all)
+    return DeviceSpec(
+        name=name,
+        family="cpu",
+        bandwidth=bandwidth,
+        flops={4: flops, 8: flops, 16: flops, 32: flops},
+        prompt_speedup=prompts / flops,
+    )
 
 
 def save_speed(speed: MachineSpeed, *, hardware: str, folder: Path | None = None) -> Path:

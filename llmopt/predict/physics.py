@@ -70,7 +70,7 @@ def prompt_seconds(work: Work, spec: DeviceSpec, constants: Constants) -> float:
         + work.prompt_expert_flops / spec.flops_at(serving.expert_arithmetic_bits)
         + work.prompt_attention_flops / spec.flops_at(16)
     )
-    return computing / constants.compute_share
+    return computing / constants.compute_share / spec.prompt_speedup
 
 
 def output_token_seconds(work: Work, spec: DeviceSpec, constants: Constants) -> float:

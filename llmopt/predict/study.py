@@ -238,7 +238,8 @@ def _spec(scene: Scene, configuration: Configuration) -> DeviceSpec | Unknown:
     if scene.speed is None:
         return Unknown(reason="predict.unmeasured_device", values={"device": hardware.cpu.model})
     usable = max(1, int(hardware.cpu.usable_cores))
-    return cpu_spec(scene.speed, min(int(configuration.launch.get("threads") or usable), usable))
+    threads, prompts = (min(int(configuration.launch.get(n) or usable), usable) for n in ("threads", "threads_batch"))
+    return cpu_spec(scene.speed, threads, prompt_threads=prompts if "threads_batch" in configuration.launch else None)
 
 
 def _fit(scene: Scene, configuration: Configuration) -> MemoryFit:

@@ -8,8 +8,10 @@ from typing import Any
 
 from llmopt.engines.locate import converter
 from llmopt.errors import WeightsError
+from llmopt.models.catalogue import find_model
 from llmopt.models.consent import check_consent
 from llmopt.models.conversion import convert, converted, source_digest
+from llmopt.models.draft import with_draft
 from llmopt.models.entry import ModelEntry
 from llmopt.models.metadata import read_model
 from llmopt.models.progress import Progress, ProgressCallback
@@ -34,7 +36,11 @@ def bring_weights(
     check_consent(entry, path, workspace)
     known = entry.gguf.sha256 if entry.gguf and path.is_file() else source_digest(path)  # fetching has checked it
     facts = read_model(path, entry.name, allow_pickle=entry.allow_pickle)
-    return replace(facts, trust_remote_code=entry.trust_remote_code, sha256=known)
+    facts = replace(facts, trust_remote_code=entry.trust_remote_code, sha256=known)
+    if entry.draft is None:
+        return facts
+    small = replace(find_model(entry.draft, workspace), draft=None)
+    return with_draft(facts, bring_weights(small, form, workspace=workspace, progress=progress))
 
 
 def _safetensors(entry: ModelEntry, workspace: Workspace, progress: ProgressCallback | None) -> Path | None:

@@ -221,6 +221,8 @@ def test_threads_see_no_more_than_the_machine_has():
     assert cpu_spec(speed, 1).bandwidth == 10e9
     assert cpu_spec(speed, 4).bandwidth == 25e9
     assert cpu_spec(speed, 2).flops_at(4.5) == 100e9
+    assert cpu_spec(speed, 1, prompt_threads=2).prompt_speedup == 2.0, "prompts may be given more threads"
+    assert cpu_spec(speed, 2).prompt_speedup == 1.0
 
 
 def test_an_open_loop_waits_more_the_nearer_the_rate_comes_to_what_is_possible():
