@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llmopt.runtime.linear_algebra import one_thread
 from llmopt.search.acquisition import expected_hypervolume, expected_improvement, non_dominated
 from llmopt.search.belief import INFEASIBLE, Belief, Forecasts, transformed
 from llmopt.search.features import Candidates, Encoder
@@ -96,6 +97,7 @@ class GaussianProposer:
         for trial in past:
             self.learn(trial.configuration, trial.result)
 
+    @one_thread()
     def propose(self, question: Question) -> tuple[Configuration, Mapping[str, Any]] | None:
         """The candidate most worth its time; spread-out ones first, where nothing was predicted or measured yet."""
         source = seeded(self._seed, self.origin, question.position)
