@@ -18,7 +18,6 @@ WORDS = {
     "the same again": ("--resume", "--resume"),
     "no Ray": ("llmopt[ray]", "llmopt[ray]"),
     "budget below the baseline": ("smallest useful budget", "의미 있는 최소 시간"),
-    "hopeless memory": ("memory<1MB cannot be kept", "지킬 수 없는 제한입니다: memory<1MB"),
 }
 languages = pytest.mark.parametrize("language", ["en", "ko"])
 
@@ -84,12 +83,4 @@ def test_a_budget_below_the_baseline_names_the_smallest_useful_one(cli, language
     ran = cli.run(*DRY, "--samples", "16", "--timeout", "2", env={**SLOW, "LLMOPT_LANG": language})
     err = said(ran, "budget below the baseline", language, code=2)
     assert int(re.findall(r"--timeout`? (?:to|값을) (\d+)", err)[0]) > 2
-    cli.wait_until_clean()
-
-
-@languages
-def test_a_memory_limit_below_the_weights_names_what_they_take(cli, language):
-    ran = cli.run(*DRY, "--constraint", "memory<1MB", env={**FAST, "LLMOPT_LANG": language})
-    err = said(ran, "hopeless memory", language, code=2)
-    assert re.search(r"\d+MB", err.replace("memory<1MB", ""))
     cli.wait_until_clean()
