@@ -90,9 +90,9 @@ async def measure(out: Path, home: Path, repeats: int, limit: int | None) -> Non
                     print(f"repeat {repeat + 1}, {done}/{len(order)}: {entry['runs'][-1]}", flush=True)
 
 
-async def foresee(path: Path, home: Path) -> None:
+async def foresee(path: Path, home: Path, peaks: Path | None) -> None:
     """Add to a table what the program foretells of each point: from the machine's peaks and one baseline run."""
-    from llmopt.predict.machine import measure_machine  # noqa: PLC0415 - only what measures needs it
+    from llmopt.predict.machine import MachineSpeed, measure_machine  # noqa: PLC0415 - only what measures needs it
     from llmopt.predict.study import Prompt, Scene, StudyForecast  # noqa: PLC0415
     from llmopt.study.foresight import Foresight, prompts_of, tokens_per_byte  # noqa: PLC0415
 
@@ -105,7 +105,10 @@ async def foresee(path: Path, home: Path) -> None:
     assert figures is not None
     density = tokens_per_byte(p.dataset, p.search_items, figures.value("prompt_tokens_mean"))
     prompts: dict[str, Prompt] = prompts_of(p.dataset, p.search_items, density)
-    speed = await asyncio.to_thread(measure_machine, max(int(p.hardware.cpu.usable_cores), 1))
+    if peaks is None:
+        speed = await asyncio.to_thread(measure_machine, max(int(p.hardware.cpu.usable_cores), 1))
+    else:
+        speed = MachineSpeed(**json.loads(peaks.read_text()))  # noqa: ASYNC240 - nothing else waits
     scene = Scene(
         model=p.model, engine=p.engine.name, engine_version=p.engine.installation().version or "", hardware=p.hardware,
         task=p.task, prompts=prompts, answer_tokens=figures.value("output_tokens_mean") or float(TOKENS),
@@ -217,6 +220,7 @@ def main() -> None:
     replaying.add_argument("--out", type=Path)
     foreseeing = commands.add_parser("foresee")
     foreseeing.add_argument("grid", type=Path)
+    foreseeing.add_argument("--peaks", type=Path, help="the machine's peaks, measured before; else they are measured")
     living = commands.add_parser("live")
     living.add_argument("grid", type=Path)
     living.add_argument("--seeds", type=int, default=5)
@@ -230,7 +234,7 @@ def main() -> None:
         given.home.mkdir(parents=True, exist_ok=True)
         asyncio.run(measure(given.out, given.home, given.repeats, given.limit))
     elif given.command == "foresee":
-        asyncio.run(foresee(given.grid, given.home))
+        asyncio.run(foresee(given.grid, given.home, given.peaks))
     elif given.command == "replay":
         replay(given.grid, given.seeds, list(given.methods), given.out, first=given.first)
     elif given.command == "live":
