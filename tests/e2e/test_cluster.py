@@ -58,9 +58,13 @@ def finished(cli):
     path = cli.folder / "optimization_results" / "llmopt.db"
     if not path.exists():
         return []
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
         rows = db.execute("SELECT number, key, measurement, outcome, phase FROM trials ORDER BY number").fetchall()
-    db.close()
+    except sqlite3.OperationalError:
+        return []  # its tables are being made at this moment
+    finally:
+        db.close()
     return [row[:3] for row in rows if row[3] in {"done", "raced_out"} and row[4] == "search"]
 
 
