@@ -1,4 +1,4 @@
-"""Groups on a Ray cluster: one actor for each at a time, in a placement group, given up when no node can hold it.
+"""Groups on a Ray cluster: one actor a group, in a placement group of its own, given up when no node can hold it.
 
 Ray core only. An infeasible placement group never raises in Ray, it waits for ever: what no node can ever hold is
 refused at once, and waiting has a time-out. A node that dies takes its actors along; their groups are reported lost and
@@ -24,18 +24,20 @@ if TYPE_CHECKING:
 __all__ = ["RayExecutor"]
 
 _CONNECT_S = 10.0
-_WARM_UP_S = 10.0
-"""There was room a moment ago: what is not placed by then was somebody else's."""
 
 
 class _Seat:
-    """The actor: builds a group's worker on its node and runs one trial a call; takes another group when it is over."""
+    """The actor: builds the worker on its node and runs one trial a call."""
 
-    def take(self, work: str, spec: Mapping[str, Any]) -> dict[str, str]:
+    def __init__(self, work: str, spec: Mapping[str, Any]) -> None:
+        self._work = work
+        self._spec = spec
+
+    def describe(self) -> dict[str, str]:
         """Build the worker; where it runs and what it runs. Not in ``__init__``: that would look like a lost node."""
         from llmopt import __version__  # noqa: PLC0415 - on the node
 
-        self._worker = build_worker(work, spec)
+        self._worker = build_worker(self._work, self._spec)
         return {"hardware": self._worker.hardware, "version": __version__, "host": socket.gethostname()}
 
     def run(self, trial: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,15 +47,6 @@ class _Seat:
     def close(self) -> None:
         """Stop the engine."""
         self._worker.close()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Resting:
-    """A seat without a group: it keeps its place, so that the next group need not wait for a process to start."""
-
-    resources: Resources
-    placement: Any
-    seat: Any
 
 
 @dataclass(kw_only=True)
@@ -67,7 +60,7 @@ class _Running:
     seat: Any = None
     call: Any = None
     key: str = ""
-    """Of the trial that runs; empty while the seat is being placed or prepared."""
+    """Of the trial that runs; empty while the seat is being placed or described."""
     hardware: str = ""
     cancelled: bool = False
     node_values: dict[str, str] = field(default_factory=dict)
@@ -97,31 +90,12 @@ class RayExecutor:
         self.resources = resources
         self._unsuitable: list[_Running] = []
         self._running: dict[str, _Running] = {}
-        self._resting: list[_Resting] = []
         self._said: list[Report] = []
 
     def capacity(self) -> int:
         """Free slots: the limit, else how many more groups of the usual size the cluster has room for."""
         if self._slots is not None:
             return self._slots - len(self._running)
-        return self._room() + len(self._resting)
-
-    def warm_up(self, resources: Resources) -> None:
-        """Start a seat of this size wherever there is room now: groups that come later begin at once."""
-        self.resources = resources
-        most = self._room() if self._slots is None else min(self._slots - len(self._running), self._room())
-        placements = {(made := self._placement(resources)).ready(): made for _ in range(most - len(self._resting))}
-        if not placements:
-            return
-        ready, late = self._ray.wait(list(placements), num_returns=len(placements), timeout=_WARM_UP_S)
-        for call in late:
-            self._vacate(None, placements[call])
-        for call in ready:
-            seat = self._new_seat(resources, placements[call])
-            self._resting.append(_Resting(resources=resources, placement=placements[call], seat=seat))
-
-    def _room(self) -> int:
-        """How many more seats of the usual size the cluster could hold."""
         free = self._ray.available_resources()
         placing = sum(run.seat is None for run in self._running.values())
         if self.resources is None:
@@ -175,25 +149,15 @@ class RayExecutor:
         if not self._possible(group.resources):
             self._said.append(Report(group=group.id, kind="refused", why=self._lacking(group.resources)))
             return
-        kept = next((one for one in self._resting if one.resources == group.resources), None)
-        if kept is None:
-            self._release_resting()  # they may hold the very place that is needed
-        placement = self._placement(group.resources) if kept is None else kept.placement
-        run = _Running(group=group, placement=placement, waiting=iter(group.trials.items()), since_s=time.monotonic())
-        if kept is None:
-            run.call = placement.ready()
-        else:
-            self._resting.remove(kept)
-            self._take_seat(run, kept.seat)
-        self._running[group.id] = run
-
-    @staticmethod
-    def _placement(need: Resources) -> Any:
         from ray.util.placement_group import placement_group  # noqa: PLC0415 - optional, only with --cluster
 
+        need = group.resources
         bundle = {"CPU": need.cpus, **({"GPU": need.gpus} if need.gpus else {})}
         strategy = "STRICT_PACK" if need.nodes == 1 else "STRICT_SPREAD"
-        return placement_group([bundle] * need.nodes, strategy=strategy)
+        placement = placement_group([bundle] * need.nodes, strategy=strategy)
+        run = _Running(group=group, placement=placement, waiting=iter(group.trials.items()), since_s=time.monotonic())
+        run.call = placement.ready()
+        self._running[group.id] = run
 
     def reports(self, timeout_s: float) -> list[Report]:
         """What happened since the last call; waits up to ``timeout_s`` for the first."""
@@ -223,61 +187,48 @@ class RayExecutor:
         for run in self._unsuitable:
             self._free(run)
         self._unsuitable.clear()
-        self._release_resting()
-
-    def _release_resting(self) -> None:
-        for one in self._resting:
-            self._vacate(one.seat, one.placement)
-        self._resting.clear()
 
     # ── one group ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _advance(self, run: _Running) -> None:
-        """The awaited call ended: placed, prepared, one trial done, closed, or its node is gone."""
+        """The awaited call ended: placed, described, one trial done, closed, or its node is gone."""
         exceptions = self._ray.exceptions
         try:
             value = self._ray.get(run.call)
         except (exceptions.RayActorError, exceptions.NodeDiedError) as error:
             self._end(run, "lost", why=_first_line(error))
-            self._release_resting()  # some of them may be gone as well
             return
         except exceptions.RayError as error:
             self._end(run, "failed", why=_first_line(getattr(error, "cause", None) or error))
             return
         if run.seat is None:
-            self._take_seat(run, self._new_seat(run.group.resources, run.placement))
+            self._seat(run)
         elif not run.hardware:
             self._described(run, value)
         elif run.key:
             self._say(run, "result", key=run.key, value=value)
             self._next(run)
         else:
-            self._say(run, "ended")
-            self._running.pop(run.group.id, None)
-            rested = _Resting(resources=run.group.resources, placement=run.placement, seat=run.seat)
-            self._resting.append(rested)
+            self._end(run, "ended")
 
-    def _new_seat(self, need: Resources, placement: Any) -> Any:
+    def _seat(self, run: _Running) -> None:
         from ray.util.scheduling_strategies import (  # noqa: PLC0415 - optional, only with --cluster
             PlacementGroupSchedulingStrategy,
         )
 
+        need = run.group.resources
         actor = self._ray.remote(_Seat).options(
             num_cpus=need.cpus,
             num_gpus=need.gpus,
             max_restarts=0,
             scheduling_strategy=PlacementGroupSchedulingStrategy(
-                placement_group=placement,
+                placement_group=run.placement,
                 placement_group_bundle_index=0,
                 placement_group_capture_child_tasks=True,
             ),
         )
-        return actor.remote()
-
-    @staticmethod
-    def _take_seat(run: _Running, seat: Any) -> None:
-        run.seat = seat
-        run.call = seat.take.remote(run.group.work, dict(run.group.spec))
+        run.seat = actor.remote(run.group.work, dict(run.group.spec))
+        run.call = run.seat.describe.remote()
 
     def _described(self, run: _Running, found: Mapping[str, str]) -> None:
         from llmopt import __version__  # noqa: PLC0415 - compared only here
@@ -325,14 +276,11 @@ class RayExecutor:
         self._free(run)
 
     def _free(self, run: _Running) -> None:
-        self._vacate(run.seat, run.placement)
-
-    def _vacate(self, seat: Any, placement: Any) -> None:
         from ray.util.placement_group import remove_placement_group  # noqa: PLC0415 - optional, only with --cluster
 
-        if seat is not None:
-            self._ray.kill(seat, no_restart=True)
-        remove_placement_group(placement)
+        if run.seat is not None:
+            self._ray.kill(run.seat, no_restart=True)
+        remove_placement_group(run.placement)
 
 
 def _first_line(error: object) -> str:
