@@ -30,15 +30,22 @@ from llmopt.records import Outcome, Parameter
 from llmopt.search.coordinator import Coordinator
 from llmopt.search.proposer import Prediction, Result
 from llmopt.search.space import Space
+from llmopt.search.transfer import Circumstances, Earlier, History, first_trials
 
 GOAL = parse_objectives("answers_per_minute")
-METHODS = ("random", "tpe", "gp", "prior", "auto", "scrambled")
+METHODS = ("random", "tpe", "gp", "prior", "auto", "scrambled", "foreign", "reversed")
+EARLIER = 20
+"""Trials of the earlier study that is remembered."""
+
+
+Group = tuple[str, ...]
 
 
 class Table:
     """One group as a space and its answers."""
 
-    def __init__(self, found: list[Point], predicted: list[float], limit_ms: float) -> None:
+    def __init__(self, group: Group, found: list[Point], predicted: list[float], limit_ms: float) -> None:
+        self.group = group
         names = [n for i, n in enumerate(CONFIGURATION) if len({p.settings[i] for p in found}) > 1]
         places = [CONFIGURATION.index(n) for n in names]
         self.points = {tuple(_value(p.settings[i]) for i in places): p for p in found}
@@ -65,6 +72,23 @@ class Table:
     def reached(self, point: Point) -> bool:
         return point.tpot_ms <= self.limit_ms and point.throughput(point.tpot_ms) >= self.goal
 
+    def result(self, point: Point) -> Result:
+        return Result(
+            outcome=Outcome.DONE,
+            objectives=(point.throughput(point.tpot_ms),),
+            violations=(math.log(point.tpot_ms / self.limit_ms),),
+        )
+
+    def configuration(self, point: Point):
+        """The point of this or another table as this space has it."""
+        return self.space.configuration({n: _value(point.settings[CONFIGURATION.index(n)]) for n in self.names})
+
+    def circumstances(self, *, machine: str | None = None) -> Circumstances:
+        model, system, engine, isl, osl = self.group
+        return Circumstances(
+            engine=engine, model=model, hardware=machine or system, processor=machine or system, dataset=f"{isl}/{osl}"
+        )
+
     def prediction(self, key: tuple) -> Prediction:
         ms = self.predicted[key]
         return Prediction(
@@ -89,20 +113,49 @@ class TablePrior:
         return self.table.prediction(self.dealt[self.table.key(configuration)])
 
 
-def trials(table: Table, method: str, seed: int) -> int:
+def foreign(table: Table, tables: dict[Group, Table]) -> Table:
+    """The table of another GPU (and the same engine) that is most like this one."""
+    others = [
+        other for other in tables.values() if other.group[1] != table.group[1] and other.group[2] == table.group[2]
+    ]
+    others = others or [other for other in tables.values() if other.group[1] != table.group[1]]
+    return max(others, key=lambda o: (o.group[0] == table.group[0], o.group[3:] == table.group[3:], len(o.points)))
+
+
+def remembered(table: Table, method: str, tables: dict[Group, Table], seed: int) -> Earlier:
+    """Another machine's study: what its trials were and what they found."""
+    source = random.Random(f"{method}:{seed}")
+    if method == "foreign":
+        other = foreign(table, tables)
+        points = source.sample(list(other.points.values()), min(EARLIER, len(other.points)))
+        found = tuple((table.configuration(point), other.result(point)) for point in points)
+        return Earlier(name="earlier", circumstances=other.circumstances(), trials=found)
+    points = source.sample(list(table.points.values()), min(EARLIER, len(table.points)))
+    order = sorted(points, key=lambda p: (table.result(p).violations[0] > 0, -table.result(p).objectives[0]))
+    turned = zip(order, map(table.result, reversed(order)), strict=True)
+    found = tuple((table.configuration(point), result) for point, result in turned)
+    return Earlier(name="earlier", circumstances=table.circumstances(machine="another"), trials=found)
+
+
+def trials(table: Table, method: str, seed: int, tables: dict[Group, Table]) -> int:
     if method == "prior":
         order = sorted(
             table.points,
             key=lambda key: (table.predicted[key] > table.limit_ms, -table.prediction(key).objectives[0]),
         )
         return next(n for n, key in enumerate(order, start=1) if table.reached(table.points[key]))
-    priors = ()
+    priors, first = (), ()
+    if method in ("foreign", "reversed"):
+        earlier, now = [remembered(table, method, tables, seed)], table.circumstances()
+        history = History(table.space, GOAL, earlier, now)
+        priors = (history,) if history.used else ()
+        first = first_trials(table.space, GOAL, earlier, now)
     if method in ("auto", "scrambled"):
         source = random.Random(f"scrambled:{seed}") if method == "scrambled" else None
         priors = (TablePrior(table, scrambled=source),)
     coordinator = Coordinator(
-        table.space, GOAL, limits=["tpot"], seed=seed, priors=priors,
-        method={"scrambled": "gp", "auto": "gp"}.get(method, method),
+        table.space, GOAL, limits=["tpot"], seed=seed, priors=priors, first=first,
+        method=method if method in ("random", "tpe") else "gp",
     )  # fmt: skip
     for n in range(1, len(table.points) + 1):
         proposal = coordinator.ask()
@@ -110,12 +163,7 @@ def trials(table: Table, method: str, seed: int) -> int:
         point = table.points[table.key(proposal.configuration)]
         if table.reached(point):
             return n
-        measured = Result(
-            outcome=Outcome.DONE,
-            objectives=(point.throughput(point.tpot_ms),),
-            violations=(math.log(point.tpot_ms / table.limit_ms),),
-        )
-        coordinator.tell(proposal.configuration, measured)
+        coordinator.tell(proposal.configuration, table.result(point))
     raise AssertionError("the goal is in the table")
 
 
@@ -131,7 +179,7 @@ def main() -> None:
     wheel = fetch(given.cache)
     chosen = groups(wheel)
     predicted = predictions(wheel, chosen)
-    tables = {group: Table(found, predicted[group], given.limit_ms) for group, found in chosen.items()}
+    tables = {group: Table(group, found, predicted[group], given.limit_ms) for group, found in chosen.items()}
     sizes = [len(table.points) for table in tables.values()]
     errors = [abs(predicted[g][i] / p.tpot_ms - 1) for g in chosen for i, p in enumerate(chosen[g])]
     print(f"{len(tables)} groups, median {statistics.median(sizes):g} configurations")
@@ -142,7 +190,7 @@ def main() -> None:
         raw[method] = {}
         for group, table in tables.items():
             seeds = 1 if method == "prior" else given.seeds
-            raw[method]["/".join(group)] = [trials(table, method, seed) for seed in range(seeds)]
+            raw[method]["/".join(group)] = [trials(table, method, seed, tables) for seed in range(seeds)]
         per_seed = [
             statistics.mean(found[s % len(found)] for found in raw[method].values()) for s in range(given.seeds)
         ]

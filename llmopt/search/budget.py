@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from llmopt.objective import Objective
     from llmopt.search.proposer import Costs, Result
 
-__all__ = ["Budget", "Plan", "Prices", "Progress", "Resolution", "make_plan", "parse_duration", "resolution"]
+__all__ = [
+    "Budget",
+    "Plan",
+    "Prices",
+    "Progress",
+    "Resolution",
+    "make_plan",
+    "parse_duration",
+    "resolution",
+    "typed_seconds",
+]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _UNITS |= {"초": 1.0, "분": 60.0, "시간": 3600.0, "일": 86400.0}
@@ -121,7 +131,9 @@ def make_plan(
         needed = useful if left_in_space is None else min(useful, left_in_space)
         if done == 0 and left_s < needed * each:
             smallest = spent_s + confirm_s + needed * each
-            raise UsageError("search.budget_too_small", seconds=_round_up(budget.seconds), smallest=_round_up(smallest))
+            raise UsageError(
+                "search.budget_too_small", seconds=typed_seconds(budget.seconds), smallest=typed_seconds(smallest)
+            )
     if not limits:
         raise ValueError("a budget needs trials, seconds or a finite space")
     trials, limited_by = min(limits)
@@ -135,7 +147,7 @@ def make_plan(
     )
 
 
-def _round_up(seconds: float) -> int:
+def typed_seconds(seconds: float) -> int:
     """Whole seconds, in tens above a minute: a suggestion to type, not a measurement."""
     return math.ceil(seconds) if seconds < 60 else math.ceil(seconds / 10) * 10  # noqa: PLR2004 - a minute
 

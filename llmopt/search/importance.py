@@ -14,6 +14,7 @@ import numpy as np
 
 from llmopt.errors import UsageError
 from llmopt.records import Outcome
+from llmopt.runtime.linear_algebra import one_thread
 from llmopt.search.belief import Belief, Forecasts
 from llmopt.search.features import Encoder, Pool
 from llmopt.search.grid import seeded
@@ -110,6 +111,7 @@ class Explainer:
         self._belief = Belief(self._encoder, objectives, limits, forecasts, trusting=self._trusting)
         self._seed = seed
 
+    @one_thread()
     def importance(self, objective: int = 0) -> tuple[Importance, ...]:
         """Every setting's share, the most important first; shares need not add up to one (settings interact)."""
         source = seeded(self._seed, "importance")
@@ -134,6 +136,7 @@ class Explainer:
         found = [_share(name, groups, drawn, total) for name, groups in blocks]
         return tuple(sorted(found, key=lambda importance: -importance.share))
 
+    @one_thread()
     def effects(self, at: Configuration, objective: int = 0) -> tuple[Effect, ...]:
         """Each legal other value of each active setting of ``at``, one at a time."""
         assignment = self._space.assignment(at)
@@ -145,6 +148,7 @@ class Explainer:
                     found.append(self._effect(at, self._space.configuration(changed), name, value, objective))
         return tuple(found)
 
+    @one_thread()
     def why_not(self, at: Configuration, changes: Mapping[str, SettingValue], objective: int = 0) -> WhyNot:
         """Why ``at`` was chosen and not ``at`` with these changes. Raises UsageError for an unknown setting."""
         for name in changes:

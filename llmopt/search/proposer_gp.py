@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llmopt.runtime.linear_algebra import one_thread
 from llmopt.search.acquisition import expected_hypervolume, expected_improvement, non_dominated
 from llmopt.search.belief import INFEASIBLE, Belief, Forecasts, transformed
 from llmopt.search.features import Candidates, Encoder
@@ -47,6 +48,10 @@ _FIRST = 4
 
 _TRUST = math.log(4.0)
 """Predictions are believed four to one before the first trial."""
+
+_RATES = ("per_minute", "per_s")
+_FAR = 8.0
+"""A measurement is believed to be at most so many times longer or shorter than a usual one."""
 
 _HOPELESS = 0.33
 """A configuration less likely to run than this is not worth a launch while others are left."""
@@ -96,6 +101,7 @@ class GaussianProposer:
         for trial in past:
             self.learn(trial.configuration, trial.result)
 
+    @one_thread()
     def propose(self, question: Question) -> tuple[Configuration, Mapping[str, Any]] | None:
         """The candidate most worth its time; spread-out ones first, where nothing was predicted or measured yet."""
         source = seeded(self._seed, self.origin, question.position)
@@ -108,28 +114,32 @@ class GaussianProposer:
         measured = sum(result.objectives is not None for _, result in self._told.values())
         if measured < _FIRST and not trusting:
             return self._farthest(pool, source.random()), {}
-        worth = self._worth(pool, trusting=trusting) * self._apart(pool, question.pending)
-        value = worth / self._seconds(pool, question)
+        worth, pace = self._worth(pool, trusting=trusting)
+        worth = worth * self._apart(pool, question.pending)
+        value = worth / self._seconds(pool, question, pace)
         self.expected_gain = self._relative(float(np.max(worth)))
         ties = np.flatnonzero(value >= np.max(value) * (1 - 1e-9))
         return pool.configurations[int(ties[source.randrange(len(ties))])], {}
 
     # ── what a candidate is worth ──────────────────────────────────────────────────────────────────────────────────
 
-    def _worth(self, pool: Pool, *, trusting: bool) -> Array:
+    def _worth(self, pool: Pool, *, trusting: bool) -> tuple[Array, Array]:
+        """What each candidate is worth, and how long its measurement is beside a usual one."""
         observed = self._observed()
         if not trusting:
-            return self._worth_by(self._plain.outlook(pool, observed), observed)
+            plain = self._plain.outlook(pool, observed)
+            return self._worth_by(plain, observed), self._pace(plain)
         believing = self._trusting.outlook(pool, observed)
         if believing.smoothed.shape[1] < 2:  # noqa: PLR2004 - one trial cannot contradict a prediction
-            return self._worth_by(believing, observed)
+            return self._worth_by(believing, observed), self._pace(believing)
         doubting = self._plain.outlook(pool, observed)
         # what is said of memory stands by itself (a wrong speed makes nothing fit), and the darker view counts
         runs = np.minimum(believing.runs, doubting.runs)
         believing, doubting = replace(believing, runs=runs), replace(doubting, runs=runs)
         odds = min(max(_TRUST + believing.credit - doubting.credit, -30.0), 30.0)
         share = 1.0 / (1.0 + math.exp(-odds))
-        return share * self._worth_by(believing, observed) + (1.0 - share) * self._worth_by(doubting, observed)
+        worth = share * self._worth_by(believing, observed) + (1.0 - share) * self._worth_by(doubting, observed)
+        return worth, share * self._pace(believing) + (1.0 - share) * self._pace(doubting)
 
     def _worth_by(self, outlook: Outlook, observed: Observed) -> Array:
         # a launch that dies costs more than its time: what will probably die waits until nothing else is left
@@ -146,6 +156,14 @@ class GaussianProposer:
             reference = gains.min(axis=0) - 0.1 * np.maximum(np.ptp(gains, axis=0), 0.05)
             worth = expected_hypervolume(outlook.means.T, outlook.spreads.T, non_dominated(gains), reference)
         return np.asarray(worth * likely + 1e-300)
+
+    def _pace(self, outlook: Outlook) -> Array:
+        """The same items at half the rate take twice as long; where no objective is a rate, all take as long."""
+        for k, objective in enumerate(self._objectives):
+            if objective.kind in _RATES and outlook.smoothed.shape[1]:
+                usual = float(np.mean(np.exp(-outlook.smoothed[k])))
+                return np.asarray(np.clip(np.exp(-outlook.means[k]) / usual, 1.0 / _FAR, _FAR))
+        return np.ones(outlook.means.shape[1])
 
     def _promise(self, means: Array) -> Array:
         """What each candidate is worth if it is allowed: the product of its shares of the best in each objective."""
@@ -215,10 +233,10 @@ class GaussianProposer:
         return np.asarray(distances(pool.rows, self._encoder.rows(others), self._encoder.unordered).sum(axis=0))
 
     @staticmethod
-    def _seconds(pool: Pool, question: Question) -> Array:
+    def _seconds(pool: Pool, question: Question, pace: Array) -> Array:
         """What each candidate takes: a measurement, and a launch where it does not run on the present engine."""
         if question.costs is None:
             return np.ones(len(pool))
         costs = question.costs
         restart = np.array([candidate.launch_key != question.running for candidate in pool.configurations], dtype=float)
-        return np.asarray(max(costs.measure_s, 1e-3) + costs.launch_s * restart)
+        return np.asarray(max(costs.measure_s, 1e-3) * pace + costs.launch_s * restart)

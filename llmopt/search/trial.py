@@ -25,8 +25,7 @@ from llmopt.measure.load import OnSample, drive
 from llmopt.measure.metrics import speed
 from llmopt.measure.quality import quality
 from llmopt.measure.validity import CoLoadWatch, certify
-from llmopt.measure.warmup import WarmUp, warm_up
-from llmopt.messages import t
+from llmopt.measure.warmup import warm_up
 from llmopt.records import (
     Configuration,
     Estimate,
@@ -37,8 +36,8 @@ from llmopt.records import (
     Outcome,
     Request,
     Sample,
-    Score,
 )
+from llmopt.search.asked import Asked, Failed, Referee, TrialResult
 from llmopt.search.workload import Workload, request_for
 from llmopt.workload.repeats import repeats_for
 
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     from llmopt.engines.launch import RunningEngine
     from llmopt.hardware.sampler import TracePoint
     from llmopt.hardware.supervision import WatchedLaunch
-    from llmopt.search.racing import Decision
 
 __all__ = [
     "Bench",
@@ -74,20 +72,12 @@ class Hosted:
     """Not set while a warning about memory holds the load back: no request is sent until it is."""
 
 
-class Referee(Protocol):
-    """Watches a running trial; says after each answer whether it may stop."""
-
-    def answered(self, sample: Sample, score: Score) -> Decision:
-        """Take one more answer into account."""
-        ...
-
-
 class TrialBench(Protocol):
     """Runs trials: here (``Bench``) or elsewhere."""
 
     @property
     def launch_key(self) -> str | None:
-        """The launch settings that are running now, if any are kept running."""
+        """The launch settings that are running now, if another trial on them needs no restart."""
         ...
 
     async def run(
@@ -148,43 +138,6 @@ class EngineHost(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failed:
-    """Why a trial has no measurement: the catalogue's id, what happened and why, and the log's last lines."""
-
-    id: str
-    category: str
-    text: str
-    remedy: str = ""
-    detail: str = ""
-    done: str = ""
-    """What the tool does about it by itself, in words."""
-    advice: dict[str, Any] | None = None
-    """The same as plain data, where a derived trial follows: its settings and the labels of the advice so far."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialResult:
-    """How a trial ended, with everything it measured; times in seconds."""
-
-    outcome: Outcome
-    measurement: Measurement | None = None
-    samples: tuple[Sample, ...] = ()
-    scores: tuple[Score, ...] = ()
-    failed: Failed | None = None
-    failure: Failure | None = None
-    """The same as classified, for advice; not kept on disk."""
-    fidelity: float = 1.0
-    """Share of the items that were answered: below 1 only where the trial was raced out."""
-    launch_s: float = 0.0
-    warmup_s: float = 0.0
-    measure_s: float = 0.0
-    course: tuple[TracePoint, ...] = ()
-    """The engine's memory over time, from the trial's beginning (its launch, where it had one of its own)."""
-    number: int | None = None
-    """Its number in the records of the study, once it is there."""
-
-
 class Bench:
     """Runs configurations one after another; an async context manager that leaves no engine behind."""
 
@@ -194,6 +147,7 @@ class Bench:
         self._stack = AsyncExitStack()
         self._hosted: Hosted | None = None
         self._launch_key: str | None = None
+        self._remembers = False
         self._watched: WatchedLaunch | None = None
 
     async def __aenter__(self) -> Self:
@@ -204,8 +158,8 @@ class Bench:
 
     @property
     def launch_key(self) -> str | None:
-        """The launch settings that are running now."""
-        return self._launch_key
+        """The launch settings that are running now; None where even the same would be started afresh."""
+        return None if self._remembers else self._launch_key
 
     @property
     def course(self) -> tuple[TracePoint, ...]:
@@ -242,7 +196,7 @@ class Bench:
         it is then raced out, with what was measured so far. ``load`` replaces the workload's.
         """
         work = self._work if load is None else replace(self._work, load=load)
-        asked = [_Asked(configuration, items, work, referee)]
+        asked = [Asked(configuration, items, work, referee)]
         (found,) = await self._run(asked, items, on_sample, fresh=fresh)
         return found
 
@@ -260,11 +214,11 @@ class Bench:
         An item is asked of all of them before the next one. Time is shared out evenly; the launch is the first one's.
         """
         given: Sequence[Referee | None] = referees or [None] * len(configurations)
-        asked = [_Asked(c, items, self._work, r) for c, r in zip(configurations, given, strict=True)]
+        asked = [Asked(c, items, self._work, r) for c, r in zip(configurations, given, strict=True)]
         return await self._run(asked, items, on_sample, fresh=fresh)
 
     async def _run(
-        self, asked: Sequence[_Asked], items: Sequence[Item], on_sample: OnSample | None, *, fresh: bool
+        self, asked: Sequence[Asked], items: Sequence[Item], on_sample: OnSample | None, *, fresh: bool
     ) -> list[TrialResult]:
         began_s = time.monotonic()
         launch_s = warmup_s = 0.0
@@ -305,6 +259,7 @@ class Bench:
         self._hosted = await self._stack.enter_async_context(self._host.launch(configuration))
         self._watched = self._hosted.memory
         self._launch_key = configuration.launch_key
+        self._remembers = self._host.remembers(configuration)
 
     async def _stop_after_failure(self) -> None:
         """Stop an engine that failed; that it had died by itself is already the result."""
@@ -319,7 +274,7 @@ class Bench:
         return [request_for(item, configuration.request, short, extra) for item in self._work.warmup_items]
 
     async def _measure(
-        self, client: Client, hosted: Hosted, asked: _Asked, items: Sequence[Item], on_sample: OnSample | None
+        self, client: Client, hosted: Hosted, asked: Asked, items: Sequence[Item], on_sample: OnSample | None
     ) -> TrialResult:
         work = self._work
         params = asked.configuration.request
@@ -373,7 +328,7 @@ class Bench:
         )
         return asked.result(measurement, samples, scores)
 
-    def _diversity(self, asked: _Asked, items: Sequence[Item], samples: Sequence[Sample]) -> dict[str, Estimate]:
+    def _diversity(self, asked: Asked, items: Sequence[Item], samples: Sequence[Sample]) -> dict[str, Estimate]:
         greedy = asked.configuration.request.temperature == 0
         return diversity(items, samples, greedy=greedy) if self._work.repeats > 1 else {}
 
@@ -381,7 +336,7 @@ class Bench:
         self,
         client: Client,
         hosted: Hosted,
-        asked: Sequence[_Asked],
+        asked: Sequence[Asked],
         items: Sequence[Item],
         on_sample: OnSample | None,
     ) -> list[TrialResult]:
@@ -428,58 +383,6 @@ class Bench:
         if not any(sample.ok for sample in samples):
             hosted.engine.check()
             raise client.explain(samples[0].error or "closed_early" if samples else "closed_early")
-
-
-class _Asked:
-    """One configuration under measurement: scores each answer as it comes and asks the referee."""
-
-    def __init__(
-        self, configuration: Configuration, items: Sequence[Item], work: Workload, referee: Referee | None
-    ) -> None:
-        self.configuration = configuration
-        self.load = work.load
-        self.warm: WarmUp | None = None
-        """How the engine was warmed up for it; None where it follows another on the same engine."""
-        self.decided = asyncio.Event()
-        """Set when the referee has ended the trial."""
-        self._items = {item.id: item for item in items}
-        self._judge = work.judge
-        self._referee = referee
-        self._decision: Decision | None = None
-        self._scores: dict[int, Score] = {}
-
-    def note(self, sample: Sample) -> None:
-        """One more answer came."""
-        if self._referee is None or self.decided.is_set():
-            return
-        decision = self._referee.answered(sample, self._score(sample))
-        if decision.drop:
-            self._decision = decision
-            self.decided.set()
-
-    def scores(self, samples: Sequence[Sample]) -> tuple[Score, ...]:
-        """The scores of all of its samples, each computed once."""
-        return tuple(self._score(sample) for sample in samples)
-
-    def _score(self, sample: Sample) -> Score:
-        if id(sample) not in self._scores:
-            (self._scores[id(sample)],) = self._judge.scores(self._items, [sample])
-        return self._scores[id(sample)]
-
-    def result(self, measurement: Measurement, samples: tuple[Sample, ...], scores: tuple[Score, ...]) -> TrialResult:
-        """The trial as it ended: in full, or raced out with the share of the items it answered."""
-        answered = len({sample.item_id for sample in samples})
-        if self._decision is None or answered == len(self._items):
-            return TrialResult(outcome=Outcome.DONE, measurement=measurement, samples=samples, scores=scores)
-        reason = self._decision.reason
-        return TrialResult(
-            outcome=Outcome.RACED_OUT,
-            measurement=measurement,
-            samples=samples,
-            scores=scores,
-            failed=Failed(id=reason, category="raced_out", text=t(reason)),
-            fidelity=answered / len(self._items),
-        )
 
 
 def places(configuration: Configuration) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from llmopt.config.settings import SettingsView
 from llmopt.errors import DataError, UsageError
-from llmopt.measure.slo import Slo, parse_slo
+from llmopt.measure.slo import parse_slo
 from llmopt.measure.stats.looks import Look
 from llmopt.paths import Workspace
 from llmopt.report.writing import write_report
@@ -78,12 +78,7 @@ async def benchmark(
 ) -> dict[str, Any]:
     """Measure it; the result as written to ``result.json``. Raises LlmoptError kinds; interruptible anywhere."""
     began_s = time.monotonic()
-    slo = parse_slo(request.slo) if request.slo else None
-    listener(Event(kind="phase", data={"name": "prepare"}))
-    found = await asyncio.to_thread(
-        resolved, request, workspace=workspace, settings=settings, slo=slo, on_weights=telling_weights(listener)
-    )
-    (contender,) = found
+    contender = await resolved(request, workspace=workspace, settings=settings, listener=listener)
     name = study_name(replace(request.study, model=contender.prepared.model.name))
     items = contender.prepared.confirm_items
     contender = replace(contender, prepared=contender.prepared.resolving(len(items)))
@@ -98,7 +93,9 @@ async def benchmark(
         price = request.study.price_per_hour
         return side(contender, results, items, price_per_hour=price, confidence=look.confidence)
 
-    with recording(KIND, name, spec, found, workspace=workspace, listener=listener, wait_for_lock=wait_for_lock) as run:
+    with recording(
+        KIND, name, spec, [contender], workspace=workspace, listener=listener, wait_for_lock=wait_for_lock
+    ) as run:
         values = {"name": name, "what": contender.label, "items": len(items), "launches": looks[-1].after}
         listener(Event(kind="note", data={"key": "benchmark.introduction", "values": values}))
         tell_data(listener, contender.prepared.dataset)
@@ -114,7 +111,7 @@ async def benchmark(
             )
         look = next(look for look in looks if look.after >= len(launched))
         one = measured(launched, look)
-        result = envelope(KIND, name, found, [one], items, spec=spec, elapsed_s=time.monotonic() - began_s)
+        result = envelope(KIND, name, [contender], [one], items, spec=spec, elapsed_s=time.monotonic() - began_s)
         result |= {**claims_of(result["sides"][0]), "precision": _precision(request.precision, one)}
         write_questions(run.folder, items)
         await asyncio.to_thread(write_report, run.folder, result)
@@ -123,23 +120,21 @@ async def benchmark(
     return result
 
 
-def resolved(
-    request: BenchmarkRequest,
-    *,
-    workspace: Workspace,
-    settings: SettingsView,
-    slo: Slo | None,
-    on_weights: Callable[..., None],
-) -> tuple[Contender, ...]:
-    """The one configuration that is asked for, ready to be launched."""
-    return contenders(
+async def resolved(
+    request: BenchmarkRequest, *, workspace: Workspace, settings: SettingsView, listener: Listener
+) -> Contender:
+    """The one configuration that is asked for, ready to be launched; says that it is being prepared."""
+    listener(Event(kind="phase", data={"name": "prepare"}))
+    (found,) = await asyncio.to_thread(
+        contenders,
         [_wanted(request, workspace)],
         request.study,
         workspace=workspace,
         settings=settings,
-        slo=slo,
-        on_weights=on_weights,
+        slo=parse_slo(request.slo) if request.slo else None,
+        on_weights=telling_weights(listener),
     )
+    return found
 
 
 def telling_weights(listener: Listener) -> Callable[[Any], None]:

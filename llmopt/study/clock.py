@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from llmopt.search.confirm import MIN_BLOCKS
 from llmopt.store.rows import TrialRow
 
-__all__ = ["ConfirmPrice", "StudyClock"]
+__all__ = ["ConfirmPrice", "StudyClock", "smallest_budget_s"]
 
 ARMS = 5
 """Baseline, + prompt, + sampling, winner and the hardware preset: at most so many passes a block."""
@@ -38,6 +38,11 @@ class ConfirmPrice:
         # baseline and preset ask the baseline's prompt, the others the winner's
         passes = 2 * slow + (arms - 2) * max(other, slow / 4)
         return cls(block_s=CAUTION * launches * start_s, item_s=CAUTION * passes)
+
+    @classmethod
+    def guess(cls, *, start_s: float, answer_s: float) -> ConfirmPrice:
+        """Before the baseline ended: its start, and the seconds for each answer so far."""
+        return cls(block_s=CAUTION * 3 * start_s, item_s=CAUTION * ARMS * answer_s)
 
     def seconds(self, items: int, blocks: int = MIN_BLOCKS) -> float:
         """The whole confirmation on ``items`` items."""
@@ -82,6 +87,12 @@ class StudyClock:
         """Seconds the search may still use; None without a limit."""
         left = self.left_s
         return None if left is None else max(left - reserve_s, 0.0)
+
+
+def smallest_budget_s(*, start_s: float, answer_s: float, items: int) -> float:
+    """The baseline, one trial beside it, and the least confirmation, by what the beginning of the baseline took."""
+    once_s = start_s + items * answer_s
+    return once_s + CAUTION * once_s + ConfirmPrice.guess(start_s=start_s, answer_s=answer_s).seconds(LEAST_ITEMS)
 
 
 def _start_s(row: TrialRow) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import secrets
 import time
@@ -44,8 +45,11 @@ async def optimize(
     """Run a new study; the result as written to ``result.json``. Raises LlmoptError kinds; interruptible anywhere."""
     name = study_name(request)
     with Store.open(workspace.database) as store:
-        if store.find_study(name) is not None:
-            raise UsageError("store.study_exists", name=name)
+        known = store.find_study(name)
+        if known is not None:
+            asked = json.loads(json.dumps(request.conditions()))  # as it comes back from the database
+            same = all(known.spec.get(setting) == value for setting, value in asked.items())
+            raise UsageError("store.study_exists" if same else "store.study_differs", name=name)
         return await _run(
             request,
             None,

@@ -134,18 +134,7 @@ def prepare(
     """
     goal, constraints = goal_of(request)
     entry = _entry_of(request, workspace)
-    dataset = load_dataset(
-        request.dataset,
-        workspace=workspace,
-        seed=request.seed,
-        columns=request.columns or None,
-        encoding=request.encoding,
-        examples=request.examples,
-    )
-    likelihood = next((item for item in dataset.items if LIKELIHOOD in item.meta), None)
-    if likelihood is not None and not request.quality_only:
-        raise DataError("data.lm_eval_log_likelihood", task=likelihood.meta["lm_eval"]["task"])
-    judge = judge_for(dataset, evaluator=request.evaluator, creative=request.strategy is Strategy.CREATIVITY)
+    dataset, judge = _questions(request, workspace)
     goal = _guarded(goal, request, judge)
     hardware = hardware or probe()
     engine, reason, form = _engine_for(entry, hardware, request.engine)
@@ -154,31 +143,21 @@ def prepare(
     model = entry.facts
     if engine.needs_weights:
         model = bring_weights(entry, form, workspace=workspace, progress=on_weights)
-    max_tokens = request.max_tokens or settings["max_tokens"] or _default_answer_tokens(model, dataset)
-    search_items = subset(dataset, "search", request.samples or SEARCH_ITEMS, seed=request.seed)
-    confirm_items = subset(dataset, "confirm", _asked_to_confirm(request), seed=request.seed)
-    if len(search_items) < 2 or len(confirm_items) < 2:  # noqa: PLR2004 - one item supports no interval
-        raise DataError("study.too_few_items", name=dataset.name, search=len(search_items), confirm=len(confirm_items))
-    measured = {item.id for item in (*search_items, *confirm_items)}
+    search_items, confirm_items = _items(request, dataset)
+    calibration = Calibration(workspace.cache, hardware=hardware.fingerprint)
     work = Workload(
         dataset=dataset,
         load=request.load,
         shared_prefix=request.prefix,
-        max_tokens=max_tokens,
+        max_tokens=request.max_tokens or settings["max_tokens"] or _default_answer_tokens(model, dataset),
         seed=request.seed,
         request_timeout_s=settings["request_timeout_s"],
-        warmup_items=tuple(item for item in dataset.items if item.id not in measured)[:64] or search_items[:1],
+        warmup_items=_warm_up_items(dataset, (*search_items, *confirm_items)) or search_items[:1],
         judge=judge,
         repeats=_seeds(request, goal),
+        client_error_ms=calibration.client_error_ms(request.load.streams or OPEN_STREAMS),
     )
-    calibration = Calibration(workspace.cache, hardware=hardware.fingerprint)
-    work = replace(work, client_error_ms=calibration.client_error_ms(work.load.streams or OPEN_STREAMS))
     task = first_task(work, (*search_items, *confirm_items))
-    baseline = Configuration(
-        engine=engine.name,
-        launch=engine.baseline(model, hardware, task),
-        request=replace(engine.default_sampling, prompt_form=DEFAULT_FORM),
-    )
     prepared = Prepared(
         request=request,
         workspace=workspace,
@@ -195,7 +174,7 @@ def prepare(
         goal=goal,
         constraints=constraints,
         task=task,
-        baseline=baseline,
+        baseline=_baseline(engine, model, hardware, task),
         noise=calibration.noise(engine=engine.name, model=model.name, objective=SPEED),
     )
     return prepared.resolving(len(search_items))
@@ -209,6 +188,47 @@ def _entry_of(request: StudyRequest, workspace: Workspace) -> ModelEntry:
 
 def _asked_to_confirm(request: StudyRequest) -> int:
     return request.confirm_samples or 2 * (request.samples or SEARCH_ITEMS)
+
+
+def _questions(request: StudyRequest, workspace: Workspace) -> tuple[Dataset, Judge]:
+    """The dataset and who judges its answers; raises DataError for tasks that only ``--quality-only`` can score."""
+    dataset = load_dataset(
+        request.dataset,
+        workspace=workspace,
+        seed=request.seed,
+        columns=request.columns or None,
+        encoding=request.encoding,
+        examples=request.examples,
+    )
+    likelihood = next((item for item in dataset.items if LIKELIHOOD in item.meta), None)
+    if likelihood is not None and not request.quality_only:
+        raise DataError("data.lm_eval_log_likelihood", task=likelihood.meta["lm_eval"]["task"])
+    creative = request.strategy is Strategy.CREATIVITY
+    return dataset, judge_for(dataset, evaluator=request.evaluator, creative=creative)
+
+
+def _items(request: StudyRequest, dataset: Dataset) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """What is measured in the search and in the confirmation; raises DataError where that is too little."""
+    search = subset(dataset, "search", request.samples or SEARCH_ITEMS, seed=request.seed)
+    confirm = subset(dataset, "confirm", _asked_to_confirm(request), seed=request.seed)
+    if len(search) < 2 or len(confirm) < 2:  # noqa: PLR2004 - one item supports no interval
+        raise DataError("study.too_few_items", name=dataset.name, search=len(search), confirm=len(confirm))
+    return search, confirm
+
+
+def _warm_up_items(dataset: Dataset, measured: Sequence[Item]) -> tuple[Item, ...]:
+    """Questions that are not measured; a cache may remember these."""
+    known = {item.id for item in measured}
+    return tuple(item for item in dataset.items if item.id not in known)[:64]
+
+
+def _baseline(engine: Engine, model: ModelInfo, hardware: Hardware, task: Task) -> Configuration:
+    """What the engine's plain command resolves to, with the dataset's default prompt."""
+    return Configuration(
+        engine=engine.name,
+        launch=engine.baseline(model, hardware, task),
+        request=replace(engine.default_sampling, prompt_form=DEFAULT_FORM),
+    )
 
 
 def _engine_for(entry: ModelEntry, hardware: Hardware, asked: str | None) -> tuple[Engine, str, WeightsFormat]:

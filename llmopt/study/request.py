@@ -107,6 +107,11 @@ class StudyRequest:
         spec["strategy"] = self.strategy.value if self.strategy else None
         return spec
 
+    def conditions(self) -> dict[str, Any]:
+        """What must be equal for trials to stand side by side: everything but name and budget."""
+        budget = {"name", "trials", "timeout_s", "soft_limit"}
+        return {name: value for name, value in self.to_spec().items() if name not in budget}
+
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> StudyRequest:
         """The request of a stored study; fields of later versions are ignored."""

@@ -15,6 +15,7 @@ from llmopt.objective import Constraint, named_points
 from llmopt.paths import Workspace
 from llmopt.records import Item, Measurement, Outcome, Sample
 from llmopt.runtime.guardian import sweep_orphans
+from llmopt.search.budget import typed_seconds
 from llmopt.search.confirm import POINTS, Arm, confirm, ladder, whole_blocks
 from llmopt.search.coordinator import Coordinator
 from llmopt.search.proposer import Proposal
@@ -23,7 +24,7 @@ from llmopt.search.space import Space
 from llmopt.search.trial import Bench, TrialBench, TrialResult
 from llmopt.store.database import Store
 from llmopt.store.rows import TrialRow
-from llmopt.study.clock import ARMS, ConfirmPrice, StudyClock
+from llmopt.study.clock import ARMS, ConfirmPrice, StudyClock, smallest_budget_s
 from llmopt.study.cluster import Cluster, ClusterBench
 from llmopt.study.events import Event, Listener
 from llmopt.study.final import Finals, plan_final
@@ -180,7 +181,7 @@ class StudyRun:
             async with asyncio.timeout(self.clock.left_s):
                 found = await reference_answers(bench, self.prepared, items, self.folder, on_sample=counting)
         except TimeoutError:
-            raise UsageError("study.baseline_too_slow", seconds=round(self.clock.limit_s or 0)) from None
+            raise self._too_slow() from None
         ready = judge.with_reference(found)
         self.prepared = replace(self.prepared, work=replace(self.prepared.work, judge=ready))
         bench.judge_by(ready)
@@ -193,13 +194,25 @@ class StudyRun:
             async with asyncio.timeout(self.clock.left_s):
                 number, result = await self._first_trial(runner)
         except TimeoutError:
-            raise UsageError("study.baseline_too_slow", seconds=round(self.clock.limit_s or 0)) from None
+            raise self._too_slow() from None
         if result.outcome is not Outcome.DONE:
             raise EngineError("study.baseline_failed", **cause(result))
         found = self.store.trial(self.study_id, number)
         if found is None:
             raise DataError("study.trial_vanished", number=number)
         return found
+
+    def _too_slow(self) -> UsageError:
+        """Not even the baseline fitted into the time limit; how much would, judging by how far it came."""
+        now_s, answers = time.monotonic(), self.teller.answers
+        serving_s = self.teller.first_answer_s or now_s
+        smallest_s = smallest_budget_s(
+            start_s=serving_s - self.clock.started_s,
+            answer_s=(now_s - serving_s) / answers if answers else 0.0,
+            items=len(self.items),
+        )
+        limit_s = round(self.clock.limit_s or 0)
+        return UsageError("study.baseline_too_slow", seconds=limit_s, smallest=typed_seconds(smallest_s))
 
     async def _first_trial(self, runner: TrialRunner) -> tuple[int, TrialResult]:
         """The baseline, again after an accident; other settings would be no baseline."""

@@ -13,14 +13,13 @@ from typing import Any
 from llmopt.config.settings import SettingsView
 from llmopt.errors import UsageError
 from llmopt.measure.saturation import FEWEST
-from llmopt.measure.slo import parse_slo
 from llmopt.measure.sweep import Boundary, Sweep, highest_load, shown, sweep
 from llmopt.paths import Workspace
 from llmopt.records import Item, Load, Measurement
 from llmopt.report.writing import write_report
 from llmopt.search.trial import Bench, TrialResult
 from llmopt.store.beside import write_questions
-from llmopt.study.benchmark import KIND, BenchmarkRequest, claims_of, resolved, telling_weights
+from llmopt.study.benchmark import KIND, BenchmarkRequest, claims_of, resolved
 from llmopt.study.events import Event, Listener, silent, tell_data
 from llmopt.study.launches import Contender, LaunchRun, envelope, recording, side
 from llmopt.study.optimize import study_name
@@ -64,17 +63,9 @@ async def benchmark_sweep(
 ) -> dict[str, Any]:
     """Sweep it; the result as written to ``result.json``. Raises LlmoptError kinds; interruptible anywhere."""
     began_s = time.monotonic()
-    slo = parse_slo(request.one.slo) if request.one.slo else None
-    listener(Event(kind="phase", data={"name": "prepare"}))
     study = replace(request.one.study, streams=request.streams)
-    (contender,) = await asyncio.to_thread(
-        resolved,
-        replace(request.one, study=study),
-        workspace=workspace,
-        settings=settings,
-        slo=slo,
-        on_weights=telling_weights(listener),
-    )
+    one_at_most = replace(request.one, study=study)
+    contender = await resolved(one_at_most, workspace=workspace, settings=settings, listener=listener)
     name = study_name(replace(study, model=contender.prepared.model.name))
     spec = {**replace(study, model=contender.given).to_spec(), "kind": KIND, "slo": request.one.slo, "sweep": True}
     items = contender.prepared.confirm_items
@@ -87,7 +78,7 @@ async def benchmark_sweep(
         async with run.bench(contender) as bench:
             probe = _Probe(run, bench, contender, request, listener)
             swept = await sweep(probe, streams=request.streams, levels=request.levels, seed=study.seed)
-            boundary = await _boundary(probe, swept) if slo is not None else None
+            boundary = await _boundary(probe, swept) if request.one.slo else None
         one = side(contender, probe.results[1:2], items, price_per_hour=study.price_per_hour)
         result = envelope(KIND, name, [contender], [one], items, spec=spec, elapsed_s=time.monotonic() - began_s)
         result |= {**claims_of(result["sides"][0]), "sweep": _plain(swept, boundary)}

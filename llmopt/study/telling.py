@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,10 @@ class Teller:
         self._baseline = baseline.flat()
         self._objectives = objectives
         self._best_gain: float | None = None
+        self.answers = 0
+        """Of the pass that runs, or ran last."""
+        self.first_answer_s: float | None = None
+        """When its first answer came, monotonic."""
 
     def phase(self, name: str) -> None:
         """Say that a part of the study begins."""
@@ -81,13 +86,13 @@ class Teller:
 
     def counting(self, total: int) -> Callable[[Sample], None]:
         """A callback that says how many of ``total`` answers came."""
-        done = 0
+        self.answers, self.first_answer_s = 0, None
 
         def note(sample: Sample) -> None:
-            nonlocal done
             del sample
-            done += 1
-            self.say(Event(kind="sample", data={"done": done, "total": total}))
+            self.answers += 1
+            self.first_answer_s = self.first_answer_s or time.monotonic()
+            self.say(Event(kind="sample", data={"done": self.answers, "total": total}))
 
         return note
 

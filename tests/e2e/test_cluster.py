@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
+import sqlite3
 import warnings
 from pathlib import Path
 
@@ -51,8 +53,41 @@ def test_a_study_runs_on_a_cluster_and_ends_with_a_verdict(cli, cluster):
     assert result["verdict"]["interval"] or result["verdict"]["sentence"] == "study.verdict_baseline_best"
 
 
-def test_an_address_that_does_not_answer_is_one_sentence(cli):
-    refused = cli.run(*DRY, "--name", "gpu", "--trials", "4", "--cluster", "127.0.0.1:1", env=FAST)
+def finished(cli):
+    """(number, key, measurement) of every trial of the search that ended with a measurement."""
+    path = cli.folder / "optimization_results" / "llmopt.db"
+    if not path.exists():
+        return []
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        rows = db.execute("SELECT number, key, measurement, outcome, phase FROM trials ORDER BY number").fetchall()
+    except sqlite3.OperationalError:
+        return []  # its tables are being made at this moment
+    finally:
+        db.close()
+    return [row[:3] for row in rows if row[3] in {"done", "raced_out"} and row[4] == "search"]
+
+
+def test_a_coordinator_that_is_killed_loses_nothing_and_its_continuation_repeats_nothing(cli, cluster, wait_for):
+    slower = {"LLMOPT_FAKE_TIME_SCALE": "0.05"}
+    process = cli.start(*DRY, "--name", "killed", "--trials", "12", "--cluster", cluster.address, env=slower)
+    wait_for(lambda: len(finished(cli)) >= 3)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    before = finished(cli)
+    ran = cli.run("optimize", "--resume", "killed", "--json", env=slower)
+    assert ran.code == 0, ran.err
+    after = finished(cli)
+    assert after[: len(before)] == before
+    assert len(after) == len({key for _, key, _ in after}) == 11  # and the baseline
+    assert [json.loads(line) for line in ran.out.splitlines()][-1]["result"]["study"] == "killed"
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", "No Ray cluster answers"), ("ko", "연결할 수 없습니다")])
+def test_an_address_that_does_not_answer_is_one_sentence(cli, language, words):
+    env = {**FAST, "LLMOPT_LANG": language}
+    refused = cli.run(*DRY, "--name", "gpu", "--trials", "4", "--cluster", "127.0.0.1:1", env=env)
     assert refused.code == 2
     assert "127.0.0.1:1" in refused.err
+    assert words in refused.err
     assert "Traceback" not in refused.err

@@ -118,11 +118,12 @@ def test_a_search_that_gains_nothing_stops_early_and_says_so(study):
     assert len(trials(events)) < 60
 
 
-def test_a_budget_that_can_measure_nothing_names_the_smallest_useful_one(cli):
-    slow = {"LLMOPT_FAKE_TIME_SCALE": "1"}
-    short = (*DRY[:-1], "--samples", "16", "--name", "short", "--budget", "9s")
-    ran = cli.run(*short, env=slow)
+@pytest.mark.parametrize(("language", "words"), [("en", "smallest useful budget"), ("ko", "의미 있는 최소 시간")])
+def test_a_budget_that_pays_for_the_baseline_alone_names_the_smallest_useful_one(cli, language, words):
+    slow = {"LLMOPT_FAKE_TIME_SCALE": "1", "LLMOPT_LANG": language}
+    ran = cli.run(*DRY[:-1], "--samples", "16", "--name", "short", "--budget", "9s", env=slow)
     assert ran.code == 2, ran.err
+    assert words in ran.err
     assert "--timeout" in ran.err
     assert "Traceback" not in ran.err
     cli.wait_until_clean()
@@ -135,8 +136,11 @@ def test_a_limit_out_of_reach_is_named_with_the_nearest_value(cli, study):
     assert limit["text"] == "answers_per_minute>9999999"
     assert 0 < limit["nearest"] < 9999999
     assert result["verdict"]["sentence"] == "study.verdict_nothing_allowed"
-    shown = (cli.folder / "optimization_results" / "far" / "report.en.md").read_text(encoding="utf-8")
-    assert "answers_per_minute>9999999" in shown.replace("\\_", "_")  # Markdown escapes the underscore
+    for language, word in (("en", "nearest value"), ("ko", "가장 가까운 값")):
+        report = cli.folder / "optimization_results" / "far" / f"report.{language}.md"
+        shown = report.read_text(encoding="utf-8").replace("\\", "")  # without Markdown's escapes
+        assert "answers_per_minute>9999999" in shown
+        assert word in shown
 
 
 def test_a_result_is_explained_and_why_not_is_answered(cli, study):

@@ -6,6 +6,7 @@ import pytest
 
 from llmopt import __version__
 from llmopt.errors import UsageError
+from llmopt.messages import set_language, t
 from llmopt.records import Configuration, Cpu, Device, DeviceType, Hardware, HostMemory, InferenceParams
 from llmopt.search.executor import Resources
 from llmopt.study.cluster import choose_hardware, needs
@@ -43,11 +44,21 @@ def test_the_most_frequent_hardware_takes_part_and_the_others_are_named():
     assert any("10.0.0.9" in who and "llmopt" in who for who in over)
 
 
-def test_a_cluster_of_other_versions_alone_is_refused():
-    with pytest.raises(UsageError) as caught:
-        choose_hardware([node("d", machine(), "1.0")])
-    assert caught.value.key == "search.no_machine"
-    assert "d: llmopt 1.0" in caught.value.what
+@pytest.mark.parametrize(("language", "words"), [("en", "No machine"), ("ko", "클러스터의 어떤 장비도")])
+def test_a_cluster_of_other_versions_alone_is_refused(language, words):
+    set_language(language)
+    try:
+        with pytest.raises(UsageError) as caught:
+            choose_hardware([node("d", machine(), "1.0")])
+        assert caught.value.key == "search.no_machine"
+        assert "d: llmopt 1.0" in caught.value.what
+        assert words in caught.value.what
+        _, _, over = choose_hardware([node("a", machine()), node("d", machine(), "1.0"), node("e", machine("epyc"))])
+        told = t("study.cluster_passed_over", who="; ".join(over))
+        assert "d: llmopt 1.0" in told
+        assert f"e: {machine('epyc').fingerprint}" in told
+    finally:
+        set_language(None)
 
 
 def test_gpus_are_reserved_by_parallelism_and_without_any_the_whole_processor():

@@ -9,6 +9,7 @@ import types
 import pytest
 
 from llmopt.errors import UsageError
+from llmopt.messages import set_language
 from llmopt.objective import parse_objectives
 from llmopt.records import Configuration, InferenceParams, Outcome, Parameter
 from llmopt.search.conduct import conduct
@@ -235,11 +236,18 @@ def test_what_no_machine_can_hold_is_told_and_the_rest_goes_on():
     assert len(ledger.keys("failed: 8 GPU")) == 3
 
 
-def test_where_everything_is_refused_there_is_one_clear_error():
-    with pytest.raises(UsageError) as caught:
-        run(dict.fromkeys(range(9), "refused"))
-    assert caught.value.key == "search.no_machine"
-    assert "8 GPU" in caught.value.what
+@pytest.mark.parametrize(("language", "words"), [("en", "No machine"), ("ko", "클러스터의 어떤 장비도")])
+def test_where_everything_is_refused_there_is_one_clear_error(language, words):
+    set_language(language)
+    try:
+        with pytest.raises(UsageError) as caught:
+            run(dict.fromkeys(range(9), "refused"))
+        assert caught.value.key == "search.no_machine"
+        assert "8 GPU" in caught.value.what
+        assert words in caught.value.what
+        assert "GPU" in caught.value.next_step
+    finally:
+        set_language(None)
 
 
 def test_when_time_is_up_nothing_new_is_started():

@@ -1,0 +1,76 @@
+"""One whole search on the real embedded llama.cpp: forecast, plan, trials, verdict, and the questions asked afterwards.
+
+About four minutes on two cores: ``python -m pytest -m long tests/e2e/test_search_real.py``.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
+
+def notes(events):
+    return {event["key"] for event in events if event["event"] == "note"}
+
+
+def plans(events):
+    return [event for event in events if event["event"] == "plan"]
+
+
+def test_a_real_engine_is_searched_and_the_result_explained(cli, demo_model):
+    shown = cli.run("init", "--auto-detect")
+    assert shown.code == 0, shown.err  # it measures the machine's peaks: without them nothing is foretold
+    ran = cli.run(
+        "optimize", "--model", str(demo_model), "--dataset", "korean_math_easy", "--engine", "llamacpp",
+        "--objective", "answers_per_minute", "--samples", "4", "--max-tokens", "8", "--streams", "2", "--trials", "8",
+        "--name", "real", "--json", patience_s=800,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    events = ran.events
+    assert "study.foreseen" in notes(events)
+    first, *later = plans(events)
+    assert first["trials"] == 7
+    assert 0 < first["finish_s"] < 3600
+    assert later
+    assert later[0]["trials"] < 7
+    assert all(plan["finish_s"] > 0 for plan in later)
+
+    result = events[-1]["result"]
+    trials = [trial for trial in result["trials"] if trial["phase"] != "confirm"]
+    ended = [trial for trial in trials if trial["outcome"] in {"done", "raced_out"}]
+    assert len({trial["configuration"]["key"] for trial in ended}) == len(ended) == 8
+    assert {trial["origin"] for trial in trials} >= {"baseline", "gp"}
+    assert result["verdict"]["kind"] in {"better", "worse", "tie", "undecided"}
+    cli.wait_until_clean()
+
+    other = next(t for t in ended if t["number"] != result["best"]["trial"])
+    changed = {
+        name: value
+        for name, value in {**other["configuration"]["launch"], **other["configuration"]["request"]}.items()
+        if {**result["best"]["configuration"]["launch"], **result["best"]["configuration"]["request"]}.get(name)
+        != value
+        and not isinstance(value, (list, dict))
+    }
+    asked = ("--why-not", ",".join(f"{n}={_typed(v)}" for n, v in changed.items()), "--why-not", "context=16")
+    told = cli.run("explain", "real", *asked, "--json")
+    assert told.code == 0, told.err
+    found = json.loads(told.out)
+    objective = found["objectives"][0]
+    assert objective["name"] == "answers_per_minute"
+    assert all(one["low"] <= one["share"] <= one["high"] for one in objective["importance"])
+    assert any(one["share"] > 0 for one in objective["importance"])
+    assert {one["kind"] for one in found["binds"]} == {"memory", "bandwidth", "compute", "batch", "client"}
+    kinds = [answer["kind"] for answer in found["why_not"]]
+    assert kinds[0] in {"measured", "estimated"}
+    assert kinds[1] == "illegal"
+    for language, words in (("en", "What holds the winner back"), ("ko", "무엇이 승자를 막고 있는가")):
+        spoken = cli.run("explain", "real", *asked, env={"LLMOPT_LANG": language})
+        assert spoken.code == 0, spoken.err
+        assert words in spoken.out
+
+
+def _typed(value):
+    return {True: "true", False: "false"}.get(value, value) if isinstance(value, bool) else value
