@@ -47,13 +47,16 @@ test_split: train
 output_type: generate_until
 doc_to_text: "{{{{question}}}}"
 doc_to_target: "{{{{answer}}}}"
-generation_kwargs: {{until: ["\\n\\n"], max_gen_toks: 64, do_sample: false, temperature: 0.0}}
+generation_kwargs: {{until: {until}, max_gen_toks: 64, do_sample: false, temperature: 0.0}}
 {filters}
 metric_list:
   - {{metric: exact_match, aggregation: mean, higher_is_better: true, ignore_case: true, ignore_punctuation: false,
      regexes_to_ignore: [",", "\\\\$", "(?s).*#### ", "\\\\.$"]}}
 """
 """The metric is that of the harness's gsm8k task, whose filters are these two."""
+SHORT = '["\\n\\n"]'
+AS_GSM8K = '["Question:", "</s>", "<|im_end|>"]'
+"""Where a reply ends: at the first empty line, or as in the gsm8k task."""
 FLEXIBLE = """
 filter_list:
   - name: flexible-extract
@@ -106,11 +109,11 @@ def problems(count):
     return rows
 
 
-def write_task(folder, name, rows, filters):
+def write_task(folder, name, rows, filters, until=SHORT):
     data = folder / f"{name}.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     path = folder / f"{name}.yaml"
-    path.write_text(TASK.format(name=name, data=data, filters=filters), encoding="utf-8")
+    path.write_text(TASK.format(name=name, data=data, filters=filters, until=until), encoding="utf-8")
     return path
 
 
@@ -139,7 +142,7 @@ def whole_solutions(count, folder, workspace):
     """The three readers on whole replies: shares read as meant, and what each reads better than the other, by style."""
     replies = outputs(count)
     rows = [{"id": n, "question": f"{n}. {one.question}", "answer": one.gold} for n, one in enumerate(replies)]
-    items = read_by_lm_eval(folder, rows, workspace, "_outputs")
+    items = read_by_lm_eval(folder, rows, workspace, "_outputs", AS_GSM8K)
     counts = dict.fromkeys(("ours", *items), 0)
     by_style, better, worse = {}, {}, {}
     for row, one in zip(rows, replies, strict=True):
@@ -165,11 +168,11 @@ def whole_solutions(count, folder, workspace):
     }  # fmt: skip
 
 
-def read_by_lm_eval(folder, rows, workspace, suffix=""):
+def read_by_lm_eval(folder, rows, workspace, suffix="", until=SHORT):
     """Filter → question → item that the harness's own rules score."""
     found = {}
     for key, filters in (("flexible", FLEXIBLE), ("strict", STRICT)):
-        path = write_task(folder, key + suffix, rows, filters)
+        path = write_task(folder, key + suffix, rows, filters, until)
         dataset = load_dataset(f"lm_eval:{path}", workspace=workspace)
         found[key] = {item.question: item for item in dataset.items}
         assert len(found[key]) == len(rows), "every reply has its own document"

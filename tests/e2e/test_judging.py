@@ -3,6 +3,8 @@
 import csv
 import json
 
+import pytest
+
 FAST = {"LLMOPT_FAKE_TIME_SCALE": "0.02"}
 QUICK = ("--dry-run", "--samples", "6", "--trials", "6", "--name", "study")
 
@@ -58,6 +60,7 @@ def test_without_gold_answers_quality_is_agreement_and_speed_is_what_is_improved
     assert all(t["before"] == t["after"] and t["changed"] == [] for t in scored["trials"])
 
 
+@pytest.mark.heavy
 def test_a_real_model_is_judged_by_agreement_where_there_are_no_gold_answers(cli, demo_model):
     path = cli.folder / "open.jsonl"
     rows = [{"question": f"Say something about the number {n}."} for n in range(24)]
@@ -65,6 +68,7 @@ def test_a_real_model_is_judged_by_agreement_where_there_are_no_gold_answers(cli
     ran = cli.run(
         "compare", "--dataset", str(path), "--samples", "8", "--max-tokens", "12", "--streams", "1", "--json",
         "--models", f"{demo_model}@temperature=0", f"{demo_model}@temperature=1.5",
+        patience_s=1200,
     )  # fmt: skip
     assert ran.code == 0, ran.err
     greedy, warm = ran.events[-1]["result"]["sides"]
