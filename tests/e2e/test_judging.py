@@ -60,7 +60,7 @@ def test_without_gold_answers_quality_is_agreement_and_speed_is_what_is_improved
     assert all(t["before"] == t["after"] and t["changed"] == [] for t in scored["trials"])
 
 
-@pytest.mark.heavy
+@pytest.mark.long
 def test_a_real_model_is_judged_by_agreement_where_there_are_no_gold_answers(cli, demo_model):
     path = cli.folder / "open.jsonl"
     rows = [{"question": f"Say something about the number {n}."} for n in range(24)]
