@@ -55,7 +55,7 @@ def of_vllm(work: Path) -> list[Record]:
 def of_guidellm(work: Path) -> list[Record]:
     found = []
     for kind, requests in json.loads((work / "guidellm.json").read_text())["benchmarks"][0]["requests"].items():
-        for one in requests:
+        for one in requests or ():
             why = "" if kind == "successful" else str(one["info"].get("error") or kind)[-80:]
             began = one.get("request_start_time") or one["info"]["timings"].get("resolve_start") or 0.0
             found.append(Record(began=began, ttft_ms=one.get("time_to_first_token_ms"), failed=why))
