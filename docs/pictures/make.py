@@ -221,7 +221,7 @@ WORDS = {
     "en": {
         "title": "Pictures",
         "other": "[한국어](README.ko.md)",
-        "intro": "Screens of every command in a terminal of 80 columns, and the HTML reports, made by [make.py](make.py). What says\n"
+        "intro": "Terminal screens of 80 columns and the HTML reports, as [make.py](make.py) takes them. What says\n"
         "`--dry-run` ran on the scripted engine, in place of a model; `report`, `explain`, `serve` and the HTML report of\n"
         "`optimize` show the [published demo run](../measurements/demo-run.md) on real llama.cpp.",
         "screens": "Screens",
@@ -231,7 +231,7 @@ WORDS = {
     "ko": {
         "title": "그림",
         "other": "[English](README.md)",
-        "intro": "80칸 터미널에서 본 모든 명령의 화면과 HTML 보고서입니다. [make.py](make.py)가 실행해 만듭니다.\n"
+        "intro": "80칸 터미널 화면과 HTML 보고서의 그림이며, [make.py](make.py)가 실행해 만듭니다.\n"
         "`--dry-run`이 적힌 것은 모델 대신 각본 엔진으로 돌린 것이고, `report`, `explain`, `serve`, `optimize`의 HTML 보고서는\n"
         "실제 llama.cpp로 돌린 [공개한 데모 실행](../measurements/demo-run.md)의 것입니다.",
         "screens": "화면",
@@ -249,20 +249,20 @@ def screen_names() -> list[tuple[str, str]]:
 
 
 def pages() -> dict[str, str]:
-    """File name → text of the pages that show every picture of a language."""
+    """File name → text of the pages that show every picture of a language that is here."""
     made = {}
     for language, words in WORDS.items():
-        parts = [f"# {words['title']}", words["other"], words["intro"], f"## {words['screens']}"]
-        for name, line in screen_names():
+        parts = [f"# {words['title']}", words["other"], words["intro"]]
+        taken = [(name, line) for name, line in screen_names() if (HERE / f"{name}.{language}.svg").exists()]
+        parts += [f"## {words['screens']}"] if taken else []
+        for name, line in taken:
             extra = f" — {words['running']}" if name.endswith("-running") else ""
             parts += [f"### `llmopt {line}`{extra}", f"![llmopt {line}]({name}.{language}.svg)"]
         parts.append(f"## {words['reports']}")
         for kind in REPORTS:
-            looks = [theme for one, theme in LOOKS if one == language]
-            parts += [
-                f"### `{kind}`",
-                *(f"![{kind}, {theme}](report-{kind}.{language}.{theme}.png)" for theme in looks),
-            ]
+            shots = [f"report-{kind}.{language}.{theme}.png" for theme in ("light", "dark")]
+            shots = [name for name in shots if (HERE / name).exists()]
+            parts += [f"### `{kind}`", *(f"![{name}]({name})" for name in shots)] if shots else []
         suffix = "" if language == "en" else f".{language}"
         made[f"README{suffix}.md"] = "\n\n".join(parts) + "\n"
     return made
