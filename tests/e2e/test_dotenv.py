@@ -39,6 +39,8 @@ def test_dotenv_values_reach_the_engine(cli, wait_for, engine, request):
     wait_for(lambda: process.poll() is not None or seen.extend(engines(cli)) or seen)
     assert seen, process.communicate()
     assert {name: seen[0].get(name) for name in VALUES} == VALUES
+    samples = cli.folder / "optimization_results" / "b" / "samples"
+    wait_for(lambda: process.poll() is not None or (samples.is_dir() and any(samples.iterdir())))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
