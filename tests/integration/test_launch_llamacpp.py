@@ -15,10 +15,15 @@ from llmopt.engines.launch import Phase, launch
 from llmopt.engines.registry import get_engine
 from llmopt.errors import EngineDied, EngineStartError
 from llmopt.hardware.probe import probe
+from llmopt.measure.client import Client
+from llmopt.measure.judging import judge_for
 from llmopt.models.metadata import read_model
-from llmopt.records import Load, ModelInfo, Settings, Task
+from llmopt.paths import Workspace
+from llmopt.records import InferenceParams, Load, ModelInfo, Sample, Settings, Task
 from llmopt.runtime.guardian import Guardian
 from llmopt.runtime.http import request
+from llmopt.search.workload import Workload, request_for
+from llmopt.workload.datasets import load_dataset
 
 TASK = Task(load=Load(streams=2), prompt_tokens=128, max_tokens=32)
 
@@ -116,3 +121,29 @@ async def test_its_death_in_use_is_noticed(
         await use()
     assert caught.value.key == "launch.died_signal"
     assert caught.value.values["signal"] == signal.SIGSEGV
+
+
+async def test_without_gold_answers_its_greedy_answers_are_what_it_is_judged_by(
+    model: ModelInfo, settings: Settings, guardian: Guardian, tmp_path: Path
+) -> None:
+    rows = [{"question": f"Say something about the number {n}."} for n in range(6)]
+    dataset = load_dataset(rows, workspace=Workspace(root=tmp_path))
+    judge = judge_for(dataset)
+    assert judge.measure == "agreement"
+    work = Workload(
+        dataset=dataset, load=Load(streams=1), max_tokens=12, seed=0, request_timeout_s=300, warmup_items=(), judge=judge
+    )  # fmt: skip
+    launched = launch(get_engine("llamacpp"), model, settings, guardian=guardian, run_root=tmp_path)
+    async with launched as running, Client(running.endpoint) as client:
+
+        async def asked(temperature: float) -> list[Sample]:
+            params = InferenceParams(temperature=temperature)
+            return [await client.send(request_for(item, params, work)) for item in dataset.items]
+
+        reference, again, warm = await asked(0.0), await asked(0.0), await asked(1.5)
+    judge = judge.with_reference({sample.item_id: sample for sample in reference})
+    items = {item.id: item for item in dataset.items}
+    values = [[score.value for score in judge.scores(items, samples)] for samples in (reference, again, warm)]
+    assert values[0] == [1.0] * 6
+    assert sum(values[1]) > 5.5, "asked again without chance it says the same"
+    assert sum(values[2]) < sum(values[1])
