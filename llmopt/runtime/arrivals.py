@@ -26,6 +26,8 @@ NOTES_BYTES = 64
 SOL_SOCKET = socket.SOL_SOCKET
 TIMESPEC_BYTES = struct.calcsize("@ll")
 _UNPACK = struct.Struct("@ll").unpack
+TOGETHER_NS = 5_000
+TRIES = 5
 OLDEST_NS = 60 * 10**9
 """An arrival longer ago than this means that the wall clock was set meanwhile."""
 
@@ -91,8 +93,8 @@ class ArrivalTransport(asyncio.Transport):
         except OSError as error:
             self._end(error)
             return
-        wall_ns, now_ns = time.time_ns(), time.monotonic_ns()
         if data:
+            wall_ns, now_ns = _both_clocks()
             self._receiver.arrived(data, now_ns - _age_ns(notes, wall_ns))
         else:
             self._end(None)
@@ -146,6 +148,16 @@ async def connect_stamped(host: str, port: int, receiver: Receiver) -> None:
             ArrivalTransport(connection, receiver)
             return
     raise last or OSError(f"no address of {host}")
+
+
+def _both_clocks() -> tuple[int, int]:
+    """Wall and monotonic clock of one moment: read again where we lost the core between the two."""
+    tries = 0
+    while True:
+        before_ns, wall_ns, now_ns = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        tries += 1
+        if now_ns - before_ns < TOGETHER_NS or tries == TRIES:
+            return wall_ns, now_ns
 
 
 def _age_ns(notes: Sequence[tuple[int, int, bytes]], wall_ns: int) -> int:

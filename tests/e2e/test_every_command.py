@@ -141,16 +141,8 @@ def test_good_words_end_with_0_in_both_languages(there):
     assert wrong == {}
 
 
-@pytest.fixture
-def listening():
-    """A test run in the background of a shell inherits a SIGINT that is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("path", sorted(INTERRUPTED))
-def test_ctrl_c_at_the_slowest_stage(there, path, monkeypatch, listening):
+def test_ctrl_c_at_the_slowest_stage(there, path, monkeypatch):
     words, stage = INTERRUPTED[path]
     module, _, attribute = stage.partition(":")
     reached = []
