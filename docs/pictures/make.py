@@ -71,7 +71,7 @@ SHOTS = (
     Shot(name="engines-doctor", line="engines doctor llamacpp vllm"),
     Shot(name="models", line="models show smollm2-135m"),
     Shot(name="clean", line="clean --all", until="[y/N]"),
-    Shot(name="explain", line="explain demo"),
+    Shot(name="explain", line="explain tuned"),
     Shot(name="rescore", line="rescore one"),
     Shot(name="export", line="export tuned sqlite:///tuned.db"),
     Shot(name="completion", line="completion bash", head=30),

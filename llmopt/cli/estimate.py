@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llmopt.cli.lines import fitted
 from llmopt.cli.options import Output, debug_option, engine_option, json_option, lang_option, option
 from llmopt.cli.tables import table
 from llmopt.errors import UsageError
@@ -128,11 +129,11 @@ def _say_reasons(output: Output, rows: Sequence[EstimateRow], *, parts: bool) ->
         for reason in reasons:
             if reason not in said:
                 said.add(reason)
-                output.say(t("estimate.why", reason=reason, **where))
+                output.say(fitted(t("estimate.why", reason=reason, **where)))
         if parts and row.fit.parts:
             listed = ", ".join(f"{t('fit.part.' + part.name)} {size(part.size_bytes)}" for part in row.fit.parts)
-            output.say(t("estimate.parts", parts=listed, **where))
-    output.say(t("estimate.interval"))
+            output.say(fitted(t("estimate.parts", parts=listed, **where)))
+    output.say(fitted(t("estimate.interval")))
 
 
 def _list_gpus(output: Output) -> int:

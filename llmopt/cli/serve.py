@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llmopt.cli.lines import fitted
 from llmopt.cli.options import Output, debug_option, json_option, lang_option, option
 from llmopt.messages import t
 
@@ -59,18 +60,18 @@ def command(*, as_json: bool, debug: bool, **given: Any) -> int:
 def _say(output: Output, event: Event) -> None:
     data = event.data
     if event.kind == "note":
-        output.say(t(data["key"], **data["values"]))
+        output.say(fitted(t(data["key"], **data["values"])))
     elif event.kind == "memory":
-        output.say(t("serve.level", **data))
+        output.say(fitted(t("serve.level", **data)))
     elif event.kind == "serving":
         output.say(t("serve.ready", model=data["model"], url=data["url"]))
         keyed = data["key_file"] is not None
-        output.say(t("serve.key", path=data["key_file"]) if keyed else t("serve.no_key"))
+        output.say(fitted(t("serve.key", path=data["key_file"]) if keyed else t("serve.no_key")))
         if data["request"]:
-            output.say(t("serve.request", settings=json.dumps(data["request"], ensure_ascii=False)))
+            output.say(fitted(t("serve.request", settings=json.dumps(data["request"], ensure_ascii=False))))
         output.say(t("serve.try", command=_trial(data)))
         output.say(t("serve.same", command=data["command"]))
-        output.say(t("serve.log", path=data["log"]))
+        output.say(fitted(t("serve.log", path=data["log"])))
         output.say(t("serve.stop"))
 
 

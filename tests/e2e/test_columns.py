@@ -12,6 +12,7 @@ COMMANDS = [
     ("models", "show", "qwen2.5-7b"),
     ("models", "show", "exaone3.5-7.8b"),
     ("models", "add", "ours", "team/ours", "--replace"),
+    ("estimate", "qwen2.5-7b", "--gpu", "h100"),
     ("engines",),
     ("engines", "doctor", "--quick"),
 ]
