@@ -182,6 +182,7 @@ def reports(folder: Path, only: list[str], chromium: str) -> None:
                 check=True,
                 capture_output=True,
             )
+            page.write_text(shortened(page.read_text(encoding="utf-8"), folder), encoding="utf-8")
             for language, theme in LOOKS:
                 shoot(page, HERE / f"report-{kind}.{language}.{theme}.png", language, theme, chromium)
             for language in LANGUAGES if study == "demo" else ():
