@@ -21,7 +21,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
-SPECULATION_TYPES = ("none", "ngram-simple", "ngram-map-k", "ngram-map-k4v", "ngram-mod", "ngram-cache")
+SPECULATION_TYPES = (
+    *("none", "draft-simple", "draft-eagle3"),
+    *("ngram-simple", "ngram-map-k", "ngram-map-k4v", "ngram-mod", "ngram-cache"),
+)
 EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
 """The tensors of mixture-of-experts layers, as llama.cpp's own ``--cpu-moe`` names them."""
 ON_OFF = {"on": True, "off": False}
@@ -193,6 +196,10 @@ FLAGS: tuple[Flag, ...] = (
     Flag(("-ncmoe", "--n-cpu-moe"), "n_cpu_moe", SIZE),
     off("repack", "-nr", "--no-repack"),
     Flag(("--spec-type",), "speculation", several(*SPECULATION_TYPES)),
+    Flag(("-md", "--spec-draft-model", "--model-draft"), "speculative.draft.mparams.path"),
+    Flag(("--spec-draft-n-max",), "speculative.draft.n_max", integer(1, 1024)),
+    Flag(("--spec-draft-n-min",), "speculative.draft.n_min", integer(0, 1024)),
+    Flag(("--spec-draft-ngl",), "speculative.draft.n_gpu_layers", layers),
     *ngram_flags("ngram-simple"),
     *ngram_flags("ngram-map-k"),
     *ngram_flags("ngram-map-k4v"),

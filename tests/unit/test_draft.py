@@ -22,6 +22,7 @@ from llmopt.paths import Workspace
 from llmopt.records import Endpoint, Load, ModelInfo, Task
 from llmopt.study.weights import bring_weights
 from tests.unit.machines import cpu_machine, gpu_machine
+from tests.unit.test_engine_worker_flags import load
 
 SHAPE = {"layers": 4, "hidden_size": 256, "heads": 4, "kv_heads": 2, "head_dim": 64, "feed_forward": 512}
 LARGE = ModelInfo(
@@ -61,6 +62,16 @@ def test_llama_cpp_is_given_the_draft_with_every_value_explicit():
         "--spec-draft-ngl": "0",
     }.items():
         assert argv[argv.index(option) + 1] == value
+
+
+def test_the_embedded_server_takes_what_it_is_given():
+    engine, model = LlamaCpp(), with_draft(LARGE, SMALL)
+    settings = {**engine.baseline(model, cpu_machine(), TASK), "speculation": "draft-simple", "draft_tokens": 4}
+    server = load("llamacpp_server.py")
+    argv = engine.plan(model, settings, RUN).argv
+    params = server.build_params(server.parse(list(argv[argv.index("--model") :])))
+    draft = params.speculative.draft
+    assert (draft.mparams.path, draft.n_max, draft.n_min, draft.n_gpu_layers) == ("/w/small.gguf", 4, 0, 0)
 
 
 @pytest.mark.parametrize(
