@@ -153,7 +153,10 @@ class GaussianProposer:
         if len(self._objectives) == 1:
             worth = expected_improvement(outlook.means[0], outlook.spreads[0], float(gains.max()))
         else:
-            reference = gains.min(axis=0) - 0.1 * np.maximum(np.ptp(gains, axis=0), 0.05)
+            # the ends of the front that is believed in count too, or the first trials would stay around the first
+            running = outlook.means.T[outlook.runs >= _HOPELESS]
+            seen = np.vstack([gains, running[running.argmax(axis=0)]]) if len(running) else gains
+            reference = seen.min(axis=0) - 0.1 * np.maximum(np.ptp(seen, axis=0), 0.05)
             worth = expected_hypervolume(outlook.means.T, outlook.spreads.T, non_dominated(gains), reference)
         return np.asarray(worth * likely + 1e-300)
 
