@@ -107,16 +107,18 @@ def replay(path: Path, seeds: int, arms: list[str], out: Path | None, *, first: 
         curves = [run.course for run in runs[:DRAWN]]
         columns = {"found_s": found, "trials": trials}
         finite = {name: [v if math.isfinite(v) else None for v in column] for name, column in columns.items()}
-        raw[arm] = {**finite, "never": never, "curves": curves}
+        rounded = [[(round(at_s, 1), round(share, 3)) for at_s, share in curve] for curve in curves]
+        raw[arm] = {**finite, "seeds": seeds, "never": never, "curves": rounded}
         middle, high = statistics.median(found), found[int(0.9 * seeds)]
         print(
             f"{arm:9} trials median {statistics.median(trials):g} p90 {trials[int(0.9 * seeds)]:g}"
             f"   engine-seconds median {middle:.0f} (1/{whole / middle:.1f} of the grid) p90 {high:.0f}, never {never}",
             flush=True,
         )
-    if out:
-        table = {"whole_s": whole, "noise": grid.noise, "points": len(grid.points), "good": len(grid.good)}
-        out.write_text(json.dumps({**table, "seeds": seeds, "seeds_drawn": min(seeds, DRAWN), "methods": raw}))
+        if out:  # after every arm: TPE takes minutes
+            table = {"whole_s": whole, "noise": grid.noise, "points": len(grid.points), "good": len(grid.good)}
+            known = json.loads(out.read_text())["methods"] if out.exists() else {}
+            out.write_text(json.dumps({**table, "seeds_drawn": DRAWN, "methods": {**known, **raw}}))
 
 
 _TABLE: list[Grid] = []
