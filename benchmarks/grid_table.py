@@ -22,13 +22,12 @@ from pathlib import Path
 from llmopt.objective import parse_objectives
 from llmopt.records import Configuration, InferenceParams, Outcome, Parameter
 from llmopt.search.coordinator import Coordinator
-from llmopt.search.proposer import Prediction, Result
+from llmopt.search.proposer import Result
 from llmopt.search.space import Space
 
 GOAL = parse_objectives("answers_per_minute")
 SHARE = 0.95
-ARMS = ("grid", "random", "tpe", "gp", "auto", "scrambled")
-"""``auto`` is what ``llmopt optimize`` does; ``gp`` the same without forecasts; ``scrambled`` with wrong ones."""
+ARMS = ("grid", "random", "tpe", "auto")
 
 
 def space_of(defaults, request_defaults, conflict, threads) -> Space:
@@ -52,7 +51,7 @@ def space_of(defaults, request_defaults, conflict, threads) -> Space:
 
 
 class Grid:
-    """The measured points, their truth, noise and prices; ``forecasts`` are what was foretold of each, if it was."""
+    """The measured points, their truth, noise and prices."""
 
     def __init__(self, path: Path) -> None:
         table = json.loads(path.read_text())
@@ -73,7 +72,6 @@ class Grid:
         self.noise = statistics.pstdev(self.residuals)
         self.best = max(self.truth.values())
         self.good = {key for key, value in self.truth.items() if value >= SHARE * self.best}
-        self.forecasts = {k: tuple(e["foreseen"]) for k, e in self.points.items() if e.get("foreseen")}
         self.space = space_of(
             table["space"]["defaults"],
             InferenceParams(temperature=0.0, prompt_form="zero_shot"),
@@ -108,28 +106,14 @@ class Grid:
         )
 
 
-class GridPrior:
-    """The forecasts kept with the table; ``scrambled`` deals them to the wrong points."""
-
-    def __init__(self, grid: Grid, *, scrambled: random.Random | None = None) -> None:
-        dealt = list(grid.forecasts)
-        if scrambled is not None:
-            scrambled.shuffle(dealt)
-        self._foreseen = {key: grid.forecasts[other] for key, other in zip(grid.forecasts, dealt, strict=True)}
-
-    def predict(self, configuration: Configuration) -> Prediction | None:
-        found = self._foreseen.get(configuration.key)
-        return None if found is None else Prediction(objectives=(found[0],), spread=(found[1],))
-
-
 # ── who searches ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 Ask = Callable[[str | None], tuple[Configuration, Callable[[Result], object]] | None]
 
 
-def ours(space: Space, method: str, seed: int, priors) -> Ask:
-    """The program's own coordinator."""
-    coordinator = Coordinator(space, GOAL, method=method, seed=seed, priors=priors)
+def ours(space: Space, method: str, seed: int) -> Ask:
+    """The program's own coordinator, as in a first study on a machine: nothing is foretold."""
+    coordinator = Coordinator(space, GOAL, method=method, seed=seed)
 
     def ask(running):
         proposal = coordinator.ask(running)
@@ -196,32 +180,26 @@ def searcher(grid: Grid, arm: str, seed: int) -> Ask:
         return plain_tpe(grid.space, seed)
     if arm == "random":
         return plain_random(grid.space, seed)
-    if arm == "auto":
-        return ours(grid.space, "auto", seed, (GridPrior(grid),) if grid.forecasts else ())
-    if arm == "scrambled":
-        wrong = GridPrior(grid, scrambled=random.Random(f"scrambled:{seed}"))
-        return ours(grid.space, "auto", seed, (wrong,))
-    return ours(grid.space, arm, seed, ())
+    return ours(grid.space, arm, seed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Searched:
-    """How one search went: when it first ran a good point, when its best known one was good, and its whole course."""
+    """How one search went: when it first ran a good point, and its whole course."""
 
     found_s: float | None
     found_trials: int | None
-    known_s: float | None
     course: tuple[tuple[float, float], ...]
     """(engine-seconds so far, true speed of the best known so far as a share of the optimum) after each trial."""
 
 
 def search(grid: Grid, arm: str, seed: int, *, at_least_s: float = 0.0) -> Searched:
-    """Search until a good point is known, and on until ``at_least_s``; at most twice as many trials as points."""
+    """Search until a good point has run, and on until ``at_least_s``; at most twice as many trials as points."""
     noise = random.Random(f"noise:{seed}")
     ask = searcher(grid, arm, seed)
     running, spent, course = None, 0.0, []
     best_seen, best_true = -math.inf, 0.0
-    found_s = found_trials = known_s = None
+    found_s = found_trials = None
     for number in range(1, 2 * len(grid.points) + 1):
         asked = ask(running)
         if asked is None:
@@ -237,9 +215,7 @@ def search(grid: Grid, arm: str, seed: int, *, at_least_s: float = 0.0) -> Searc
             found_s, found_trials = spent, number
         if speed > best_seen:
             best_seen, best_true = speed, grid.truth[configuration.key]
-            if configuration.key in grid.good and known_s is None:
-                known_s = spent
         course.append((spent, best_true / grid.best))
-        if found_s is not None and known_s is not None and spent >= at_least_s:
+        if found_s is not None and spent >= at_least_s:
             break
-    return Searched(found_s=found_s, found_trials=found_trials, known_s=known_s, course=tuple(course))
+    return Searched(found_s=found_s, found_trials=found_trials, course=tuple(course))

@@ -1,7 +1,6 @@
 """A whole real space measured point by point, then searched: what does it cost to come within 5 % of its best?
 
     python benchmarks/live_grid.py measure --out grid.json         (an hour on a quiet machine; continues if cut)
-    python benchmarks/live_grid.py foresee grid.json               (adds what the program foretells; half a minute)
     python benchmarks/live_grid.py replay grid.json --seeds 1000   (searches on the table, its noise drawn again)
     python benchmarks/live_grid.py live grid.json --seeds 5        (searches on the engine, judged by the table)
     python benchmarks/live_grid.py plot replay.json --out regret.svg
@@ -9,9 +8,8 @@
 The space: threads × slots × batch × cache type × flash attention × two prompt forms × two temperatures; llama.cpp and
 the 135M model, legal points only, two repeats of each in different orders. The objective is answers per minute. Costs
 are engine-seconds: launches with their warm-up, and measurements. ``tpe`` and ``random`` are as a user would write them
-with Optuna: one trial, one configuration, a restart where the launch settings differ. Forecasts are those of
-``llmopt optimize``: made before the first trial, from the machine's two peaks and the model's shape, with the lengths
-of prompts and answers that one baseline run showed.
+with Optuna: one trial, one configuration, a restart where the launch settings differ. Ours searches as in the
+first study on a machine: without earlier runs nothing is foretold of a CPU.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from grid_machine import Machine
-from grid_table import ARMS, GOAL, Grid, GridPrior, search, space_of
+from grid_table import ARMS, GOAL, Grid, search, space_of
 from regret_plot import plot
 
 from llmopt.records import Configuration, InferenceParams, Outcome
@@ -90,47 +88,11 @@ async def measure(out: Path, home: Path, repeats: int, limit: int | None) -> Non
                     print(f"repeat {repeat + 1}, {done}/{len(order)}: {entry['runs'][-1]}", flush=True)
 
 
-async def foresee(path: Path, home: Path, peaks: Path | None) -> None:
-    """Add to a table what the program foretells of each point: from the machine's peaks and one baseline run."""
-    from llmopt.predict.machine import MachineSpeed, measure_machine  # noqa: PLC0415 - only what measures needs it
-    from llmopt.predict.study import Prompt, Scene, StudyForecast  # noqa: PLC0415
-    from llmopt.study.foresight import Foresight, prompts_of, tokens_per_byte  # noqa: PLC0415
-
-    machine = machine_at(home)
-    p = machine.prepared
-    baseline = next(iter(machine.space.configurations()))
-    async with machine.bench() as bench:
-        result = await bench.run(baseline, p.search_items)
-    figures = result.measurement
-    assert figures is not None
-    density = tokens_per_byte(p.dataset, p.search_items, figures.value("prompt_tokens_mean"))
-    prompts: dict[str, Prompt] = prompts_of(p.dataset, p.search_items, density)
-    if peaks is None:
-        speed = await asyncio.to_thread(measure_machine, max(int(p.hardware.cpu.usable_cores), 1))
-    else:
-        speed = MachineSpeed(**json.loads(peaks.read_text()))  # noqa: ASYNC240 - nothing else waits
-    scene = Scene(
-        model=p.model, engine=p.engine.name, engine_version=p.engine.installation().version or "", hardware=p.hardware,
-        task=p.task, prompts=prompts, answer_tokens=figures.value("output_tokens_mean") or float(TOKENS),
-        requests=len(p.search_items), speed=speed,
-    )  # fmt: skip
-    foresight = Foresight(StudyForecast(scene), GOAL)
-    table = json.loads(path.read_text())  # noqa: ASYNC240 - nothing else waits
-    for configuration in machine.space.configurations():
-        prediction, entry = foresight.predict(configuration), table["points"].get(configuration.key)
-        if prediction is not None and entry is not None:
-            entry["foreseen"] = [prediction.objectives[0], prediction.spread[0]]
-    path.write_text(json.dumps(table, indent=1))  # noqa: ASYNC240 - as above
-    grid = Grid(path)
-    errors = [abs(math.log(grid.forecasts[key][0] / grid.truth[key])) for key in grid.forecasts if key in grid.truth]
-    print(f"{len(errors)} points foretold, off by a factor of {math.exp(statistics.mean(errors)):.2f} on average")
-
-
 # ── the table ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def replay(path: Path, seeds: int, arms: list[str], out: Path | None, *, first: int = 0) -> None:
-    """Every arm with seeds ``first`` … on the table; cost to a good point, and to knowing one as the best."""
+    """Every arm with seeds ``first`` … on the table: what it costs until a good point has run."""
     grid = Grid(path)
     whole = grid.whole_cost()
     print(grid.describe())
@@ -141,22 +103,22 @@ def replay(path: Path, seeds: int, arms: list[str], out: Path | None, *, first: 
             runs = pool.map(partial(_one, arm), jobs, chunksize=10)
         never = sum(run.found_s is None for run in runs)
         found = sorted(math.inf if run.found_s is None else run.found_s for run in runs)
-        known = sorted(math.inf if run.known_s is None else run.known_s for run in runs)
         trials = sorted(math.inf if run.found_trials is None else run.found_trials for run in runs)
         curves = [run.course for run in runs[:DRAWN]]
-        columns = {"found_s": found, "known_s": known, "trials": trials}
+        columns = {"found_s": found, "trials": trials}
         finite = {name: [v if math.isfinite(v) else None for v in column] for name, column in columns.items()}
-        raw[arm] = {**finite, "never": never, "curves": curves}
+        rounded = [[(round(at_s, 1), round(share, 3)) for at_s, share in curve] for curve in curves]
+        raw[arm] = {**finite, "seeds": seeds, "never": never, "curves": rounded}
         middle, high = statistics.median(found), found[int(0.9 * seeds)]
         print(
             f"{arm:9} trials median {statistics.median(trials):g} p90 {trials[int(0.9 * seeds)]:g}"
-            f"   engine-seconds to a good point: median {middle:.0f} (1/{whole / middle:.1f} of the grid), p90"
-            f" {high:.0f}; until it is the best known: median {statistics.median(known):.0f}; never {never}",
+            f"   engine-seconds median {middle:.0f} (1/{whole / middle:.1f} of the grid) p90 {high:.0f}, never {never}",
             flush=True,
         )
-    if out:
-        table = {"whole_s": whole, "noise": grid.noise, "points": len(grid.points), "good": len(grid.good)}
-        out.write_text(json.dumps({**table, "seeds": seeds, "seeds_drawn": min(seeds, DRAWN), "methods": raw}))
+        if out:  # after every arm: TPE takes minutes
+            table = {"whole_s": whole, "noise": grid.noise, "points": len(grid.points), "good": len(grid.good)}
+            known = json.loads(out.read_text())["methods"] if out.exists() else {}
+            out.write_text(json.dumps({**table, "seeds_drawn": DRAWN, "methods": {**known, **raw}}))
 
 
 _TABLE: list[Grid] = []
@@ -179,8 +141,7 @@ async def live(grid: Grid, home: Path, seeds: int) -> None:
     machine = machine_at(home)
     with measuring_lock("live grid"):
         for seed in range(seeds):
-            priors = (GridPrior(grid),) if grid.forecasts else ()
-            coordinator = Coordinator(machine.space, GOAL, seed=seed, priors=priors)
+            coordinator = Coordinator(machine.space, GOAL, seed=seed)
             spent = trials = 0.0
             async with machine.bench() as bench:
                 while (proposal := coordinator.ask(bench.launch_key)) is not None:
@@ -218,23 +179,18 @@ def main() -> None:
     replaying.add_argument("--first", type=int, default=0, help="the first seed: others were used for tuning")
     replaying.add_argument("--methods", nargs="+", default=ARMS, choices=ARMS)
     replaying.add_argument("--out", type=Path)
-    foreseeing = commands.add_parser("foresee")
-    foreseeing.add_argument("grid", type=Path)
-    foreseeing.add_argument("--peaks", type=Path, help="the machine's peaks, measured before; else they are measured")
     living = commands.add_parser("live")
     living.add_argument("grid", type=Path)
     living.add_argument("--seeds", type=int, default=5)
     plotting = commands.add_parser("plot")
     plotting.add_argument("replayed", type=Path)
     plotting.add_argument("--out", type=Path, required=True)
-    for command in (measuring, foreseeing, living):
+    for command in (measuring, living):
         command.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "llmopt-live-grid")
     given = parser.parse_args()
     if given.command == "measure":
         given.home.mkdir(parents=True, exist_ok=True)
         asyncio.run(measure(given.out, given.home, given.repeats, given.limit))
-    elif given.command == "foresee":
-        asyncio.run(foresee(given.grid, given.home, given.peaks))
     elif given.command == "replay":
         replay(given.grid, given.seeds, list(given.methods), given.out, first=given.first)
     elif given.command == "live":

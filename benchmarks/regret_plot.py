@@ -7,13 +7,10 @@ import math
 import statistics
 from pathlib import Path
 
-LABELS = {
-    "auto": "llmopt", "gp": "llmopt, no forecast", "tpe": "Optuna TPE", "random": "random", "grid": "grid",
-    "scrambled": "llmopt, wrong forecast",
-}  # fmt: skip
+LABELS = {"auto": "llmopt", "tpe": "Optuna TPE", "random": "random", "grid": "grid"}
 COLOURS = {
-    "auto": ("#0f7b4f", "#3ddc97"), "gp": ("#6b4fbb", "#b39dff"), "tpe": ("#1f5fa8", "#6cb2ff"),
-    "random": ("#b3541e", "#ffa45c"), "grid": ("#6b6b6b", "#a8a8a8"), "scrambled": ("#a02c6d", "#ff8ac4"),
+    "auto": ("#0f7b4f", "#3ddc97"), "tpe": ("#1f5fa8", "#6cb2ff"),
+    "random": ("#b3541e", "#ffa45c"), "grid": ("#6b6b6b", "#a8a8a8"),
 }  # fmt: skip
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, LOW = 720, 400, 62, 170, 34, 46
 
@@ -40,8 +37,6 @@ def plot(replayed: Path, out: Path) -> None:
     parts, labels = [], []
     steps = [math.exp(begin + (end - begin) * i / 160) for i in range(161)]
     for method, arm in found["methods"].items():
-        if method == "scrambled":
-            continue
         rows = [sorted(regret_at(curve, s) for curve in arm["curves"]) for s in steps]
         middle = [statistics.median(row) for row in rows]
         quarter = [(row[len(row) // 4], row[3 * len(row) // 4]) for row in rows]

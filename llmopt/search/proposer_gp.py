@@ -49,6 +49,9 @@ _FIRST = 4
 _TRUST = math.log(4.0)
 """Predictions are believed four to one before the first trial."""
 
+_FEW = 6
+"""With so many allowed trials the front is known well enough to be improved where it is."""
+
 _RATES = ("per_minute", "per_s")
 _FAR = 8.0
 """A measurement is believed to be at most so many times longer or shorter than a usual one."""
@@ -153,7 +156,12 @@ class GaussianProposer:
         if len(self._objectives) == 1:
             worth = expected_improvement(outlook.means[0], outlook.spreads[0], float(gains.max()))
         else:
-            reference = gains.min(axis=0) - 0.1 * np.maximum(np.ptp(gains, axis=0), 0.05)
+            seen = gains
+            likely_to_run = outlook.means.T[outlook.runs >= _HOPELESS]
+            if len(gains) < _FEW and len(likely_to_run):
+                # the ends of the believed front count too, or the first trials would stay around the very first
+                seen = np.vstack([gains, likely_to_run[likely_to_run.argmax(axis=0)]])
+            reference = seen.min(axis=0) - 0.1 * np.maximum(np.ptp(seen, axis=0), 0.05)
             worth = expected_hypervolume(outlook.means.T, outlook.spreads.T, non_dominated(gains), reference)
         return np.asarray(worth * likely + 1e-300)
 

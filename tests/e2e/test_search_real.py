@@ -1,4 +1,4 @@
-"""One whole search on the real embedded llama.cpp: forecast, plan, trials, verdict, and the questions asked afterwards.
+"""One whole search on the real embedded llama.cpp: plan, trials, verdict, and the questions asked afterwards.
 
 About four minutes on two cores: ``python -m pytest -m long tests/e2e/test_search_real.py``.
 """
@@ -21,8 +21,6 @@ def plans(events):
 
 
 def test_a_real_engine_is_searched_and_the_result_explained(cli, demo_model):
-    shown = cli.run("init", "--auto-detect")
-    assert shown.code == 0, shown.err  # it measures the machine's peaks: without them nothing is foretold
     ran = cli.run(
         "optimize", "--model", str(demo_model), "--dataset", "korean_math_easy", "--engine", "llamacpp",
         "--objective", "answers_per_minute", "--samples", "4", "--max-tokens", "8", "--streams", "2", "--trials", "8",
@@ -30,7 +28,8 @@ def test_a_real_engine_is_searched_and_the_result_explained(cli, demo_model):
     )  # fmt: skip
     assert ran.code == 0, ran.err
     events = ran.events
-    assert "study.foreseen" in notes(events)
+    # of a processor nothing is foretold before there were runs on it
+    assert "study.foreseen" not in notes(events)
     first, *later = plans(events)
     assert first["trials"] == 7
     assert 0 < first["finish_s"] < 3600

@@ -8,7 +8,7 @@ import statistics
 
 import pytest
 
-from llmopt.objective import parse_objectives
+from llmopt.objective import pareto_front, parse_objectives
 from llmopt.records import Outcome, Parameter
 from llmopt.search.coordinator import Coordinator
 from llmopt.search.features import Candidates, Encoder, Pool
@@ -248,3 +248,27 @@ def test_a_measurement_is_expected_to_take_as_long_as_its_rate_says():
     quality = GaussianProposer(make_space(), parse_objectives("quality"), seed=1)
     quality.learn(ends[0], Result(outcome=Outcome.DONE, objectives=(0.5,)))
     assert list(quality._pace(quality._plain.outlook(pool, quality._observed()))) == [1.0, 1.0]
+
+
+def test_the_first_trials_are_spread_over_the_predicted_front():
+    goals = parse_objectives("quality,answers_per_minute")
+
+    def figures(c):
+        quality = {1: 0.9, 10: 0.7, 100: 0.4}[c.request.top_k] - 0.01 * math.log2(c.launch["threads"])
+        return quality, speed(c) * c.request.top_k**0.3
+
+    class Both:
+        def predict(self, c):
+            return Prediction(objectives=figures(c), spread=(0.05, 0.1))
+
+    space = make_space()
+    coordinator = Coordinator(space, goals, seed=1, priors=[Both()])
+    front = pareto_front([figures(c) for c in space.configurations()], goals)
+    best = {list(space.configurations())[i].key for i in front}
+    first = []
+    for _ in range(3):  # the fourth is the sampler's that knows nothing of predictions
+        c = coordinator.ask().configuration
+        first.append(c)
+        coordinator.tell(c, Result(outcome=Outcome.DONE, objectives=figures(c)))
+    assert sum(c.key in best for c in first) >= 2
+    assert len({c.request.top_k for c in first}) >= 2
