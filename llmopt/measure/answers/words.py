@@ -24,7 +24,7 @@ _ATOM = re.compile(
     + ARABIC
     + r")|("
     + "|".join(sorted((*_TENS, *_ONES, *_MODIFIERS, *_TENS_MODIFIER), key=len, reverse=True))
-    + r")|([일이삼사오육륙칠팔구영공])|([십백천])|([만억조경]))"
+    + r")(?!제곱)|([일이삼사오육륙칠팔구영공])|([십백천])|([만억조경]))"
 )
 _DECIMAL_WORDS = re.compile(r"\s*점\s*([일이삼사오육륙칠팔구영공]+)(?![가-힣])")
 _GROUP_END = 10_000
