@@ -71,7 +71,9 @@ class Coordinator:
         self._launch_s: list[float] = []
         self._measure_s: list[float] = []
         self._pending: dict[str, Proposal] = {}
-        for proposal in first:
+        # those of one launch together, to spare restarts; an order known beforehand is the same after any kill
+        launches = {key: place for place, key in enumerate(dict.fromkeys(p.configuration.launch_key for p in first))}
+        for proposal in sorted(first, key=lambda p: launches[p.configuration.launch_key]):
             self.enqueue(proposal)
 
     # ── what the study calls ───────────────────────────────────────────────────────────────────────────────────────
@@ -92,7 +94,8 @@ class Coordinator:
 
         May be asked again before results are told (several request settings at once, several machines).
         """
-        proposal = self._queued(running_launch_key) or self._proposed(running_launch_key, costs or self.costs)
+        waiting = self._queue.popleft() if self._queue else None
+        proposal = waiting or self._proposed(running_launch_key, costs or self.costs)
         if proposal is None:
             return None
         configuration = proposal.configuration
@@ -187,17 +190,6 @@ class Coordinator:
         return max(len(self._measure_s), 1) / max(len(self._launch_s), 1)
 
     # ── the order ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _queued(self, running: str | None) -> Proposal | None:
-        if not self._queue:
-            return None
-        # one that needs no restart goes first, but nothing overtakes the baseline
-        if running is not None and self._queue[0].origin != "baseline":
-            for i, waiting in enumerate(self._queue):
-                if waiting.configuration.launch_key == running:
-                    del self._queue[i]
-                    return waiting
-        return self._queue.popleft()
 
     def _proposed(self, running: str | None, costs: Costs | None) -> Proposal | None:
         position = self._position

@@ -173,7 +173,9 @@ def test_digits_with_man_read_back(number):
     assert parse_number(comma(number)) == number
 
 
-@pytest.mark.parametrize("text", ["삼백 세제곱센티미터", "삼백세제곱센티미터", "300세제곱센티미터", "3백 세제곱센티미터"])
+@pytest.mark.parametrize(
+    "text", ["삼백 세제곱센티미터", "삼백세제곱센티미터", "300세제곱센티미터", "3백 세제곱센티미터"]
+)
 def test_the_three_of_a_cube_is_no_part_of_the_number(text):
     assert parse_number(text) == 300
 
