@@ -14,8 +14,6 @@ from llmopt.errors import DataError, UsageError
 from llmopt.measure.slo import parse_slo
 from llmopt.measure.stats.looks import Look
 from llmopt.paths import Workspace
-from llmopt.report.writing import write_report
-from llmopt.store.beside import write_questions
 from llmopt.study.contenders import Wanted, contenders, find_result, load_result, stored
 from llmopt.study.events import Event, Listener, silent, tell_data
 from llmopt.study.launches import Contender, Launched, envelope, recording, short, side
@@ -113,9 +111,7 @@ async def benchmark(
         one = measured(launched, look)
         result = envelope(KIND, name, [contender], [one], items, spec=spec, elapsed_s=time.monotonic() - began_s)
         result |= {**claims_of(result["sides"][0]), "precision": _precision(request.precision, one)}
-        write_questions(run.folder, items)
-        await asyncio.to_thread(write_report, run.folder, result)
-        run.finish({"verdict": "measured", "elapsed_s": result["elapsed_s"]})
+        await run.conclude(result, items, verdict="measured")
     listener(Event(kind="ended", data={"result": result}))
     return result
 

@@ -22,9 +22,7 @@ from llmopt.measure.stats.looks import Look
 from llmopt.measure.stats.verdicts import quality_verdict, speed_verdict, unpaired_speed_verdict
 from llmopt.paths import Workspace
 from llmopt.records import Item, Load, Sample, Verdict, VerdictKind
-from llmopt.report.writing import write_report
 from llmopt.search.confirm import MIN_BLOCKS, blocks_of
-from llmopt.store.beside import write_questions
 from llmopt.study.benchmark import MOST_REPEATS, telling_weights
 from llmopt.study.contenders import Wanted, contenders, stored, wanted
 from llmopt.study.events import Event, Listener, silent, tell_data
@@ -138,10 +136,8 @@ async def compare(
         _, result = judged(launched, look)
         result["token_match"] = _token_matches(found, launched)
         result["looks"] = {"planned": moments, "stopped_at": look.after, "confidence": look.confidence}
-        write_questions(run.folder, items)
-        await asyncio.to_thread(write_report, run.folder, result)
         failed = bool(result["gate"] and result["gate"]["failed"])
-        run.finish({"verdict": "regression" if failed else result["verdict"]["kind"], "elapsed_s": result["elapsed_s"]})
+        await run.conclude(result, items, verdict="regression" if failed else result["verdict"]["kind"])
     listener(Event(kind="ended", data={"result": result}))
     return result
 

@@ -18,8 +18,10 @@ from llmopt.measure.stats.intervals import CONFIDENCE, clopper_pearson, mean_int
 from llmopt.measure.stats.looks import Look
 from llmopt.paths import Workspace, ensure
 from llmopt.records import AnswerStatus, Configuration, Estimate, Item, Load, Outcome
+from llmopt.report.writing import write_report
 from llmopt.runtime.locks import measuring_lock
 from llmopt.search.trial import Bench, TrialResult
+from llmopt.store.beside import write_questions
 from llmopt.store.database import Store
 from llmopt.store.heartbeat import beating
 from llmopt.study.answering import answer_items
@@ -201,8 +203,11 @@ class LaunchRun:
             for one in contenders
         ]
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Everything is on disk: let the study go as finished."""
+    async def conclude(self, result: Mapping[str, Any], items: Sequence[Item], *, verdict: str) -> None:
+        """Write the questions and the reports of ``result``, then let the study go as finished."""
+        write_questions(self.folder, items)
+        await asyncio.to_thread(write_report, self.folder, result)
+        summary = {"verdict": verdict, "elapsed_s": result["elapsed_s"]}
         self.store.end_study(self.study_id, "finished", summary=summary)
         self._finished = True
 

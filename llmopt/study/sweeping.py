@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import math
 import time
@@ -16,9 +15,7 @@ from llmopt.measure.saturation import FEWEST
 from llmopt.measure.sweep import Boundary, Sweep, highest_load, shown, sweep
 from llmopt.paths import Workspace
 from llmopt.records import Item, Load, Measurement
-from llmopt.report.writing import write_report
 from llmopt.search.trial import Bench, TrialResult
-from llmopt.store.beside import write_questions
 from llmopt.study.benchmark import KIND, BenchmarkRequest, claims_of, resolved
 from llmopt.study.events import Event, Listener, silent, tell_data
 from llmopt.study.launches import Contender, LaunchRun, envelope, recording, side
@@ -82,9 +79,7 @@ async def benchmark_sweep(
         one = side(contender, probe.results[1:2], items, price_per_hour=study.price_per_hour)
         result = envelope(KIND, name, [contender], [one], items, spec=spec, elapsed_s=time.monotonic() - began_s)
         result |= {**claims_of(result["sides"][0]), "sweep": _plain(swept, boundary)}
-        write_questions(run.folder, items)
-        await asyncio.to_thread(write_report, run.folder, result)
-        run.finish({"verdict": "measured", "elapsed_s": result["elapsed_s"]})
+        await run.conclude(result, items, verdict="measured")
     listener(Event(kind="ended", data={"result": result}))
     return result
 
