@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from llmopt.cli.data import data_fields
-from llmopt.cli.measuring import DEFAULT_SAMPLES, check_load, measuring_options, share_of, shown
+from llmopt.cli.measuring import DEFAULT_SAMPLES, MEASURED_FLAGS, check_load, measuring_options, opened, share_of, shown
 from llmopt.cli.optimize import DEMO_DATASET
 from llmopt.cli.options import Output, exported, load_words, option
 from llmopt.errors import UsageError
@@ -34,9 +34,6 @@ __all__ = ["command", "study_of"]
 @measuring_options("benchmark")
 def command(as_json: bool, debug: bool, wait: bool, exports: tuple[str, ...], **given: Any) -> int:
     """Measure one configuration and show what was found."""
-    from llmopt.config.settings import load_settings
-    from llmopt.logs import configure_logging
-    from llmopt.paths import Workspace
     from llmopt.report.measured import benchmark_text
     from llmopt.report.swept import sweep_text
     from llmopt.study.benchmark import BenchmarkRequest
@@ -46,11 +43,7 @@ def command(as_json: bool, debug: bool, wait: bool, exports: tuple[str, ...], **
     if given["config"] and given["model"]:
         raise UsageError("cli.config_and_model")
     output = Output(as_json=as_json)
-    workspace = Workspace.here()
-    flags = {name: given[name] for name in ("model", "dataset", "engine", "streams", "samples", "max_tokens", "seed")}
-    settings = load_settings(workspace, flags=flags)
-    settings.apply_engine_environment()
-    configure_logging(workspace.logs, debug=debug)
+    workspace, settings = opened(given, MEASURED_FLAGS, debug=debug)
     request = BenchmarkRequest(
         study=replace(
             study_of(given, settings, workspace=workspace, as_json=as_json),

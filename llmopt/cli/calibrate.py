@@ -8,7 +8,7 @@ import click
 
 from llmopt.cli.benchmark import study_of
 from llmopt.cli.data import data_options
-from llmopt.cli.measuring import check_load, shown
+from llmopt.cli.measuring import MEASURED_FLAGS, check_load, opened, shown
 from llmopt.cli.options import Output, debug_option, engine_option, json_option, lang_option, load_options, option
 from llmopt.messages import t
 
@@ -35,20 +35,13 @@ PAIRS = 6
 @lang_option
 def command(as_json: bool, debug: bool, wait: bool, **given: Any) -> int:
     """Measure the noise floor, keep it in the workspace and say what follows from it."""
-    from llmopt.config.settings import load_settings
-    from llmopt.logs import configure_logging
-    from llmopt.paths import Workspace
     from llmopt.report.calibrated import calibration_text
     from llmopt.study.calibrate import CalibrateRequest, calibrate
 
     given["price_per_hour"] = None
     check_load(given)
     output = Output(as_json=as_json)
-    workspace = Workspace.here()
-    flags = {name: given[name] for name in ("model", "dataset", "engine", "streams", "samples", "max_tokens", "seed")}
-    settings = load_settings(workspace, flags=flags)
-    settings.apply_engine_environment()
-    configure_logging(workspace.logs, debug=debug)
+    workspace, settings = opened(given, MEASURED_FLAGS, debug=debug)
     request = CalibrateRequest(
         study=study_of(given, settings, workspace=workspace, as_json=as_json), pairs=given["pairs"]
     )

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from llmopt.cli.benchmark import study_of
-from llmopt.cli.measuring import check_load, measuring_options, share_of, shown
+from llmopt.cli.measuring import MEASURED_FLAGS, check_load, measuring_options, opened, share_of, shown
 from llmopt.cli.options import Output, exported, load_words, option
 from llmopt.errors import DataError, RegressionFound
 from llmopt.messages import t
@@ -27,20 +27,13 @@ __all__ = ["command"]
 @measuring_options("compare")
 def command(as_json: bool, debug: bool, wait: bool, exports: tuple[str, ...], **given: Any) -> int:
     """Measure all of them in turns and say what may be claimed. Raises RegressionFound where the gate fails."""
-    from llmopt.config.settings import load_settings
-    from llmopt.logs import configure_logging
-    from llmopt.paths import Workspace
     from llmopt.report.measured import comparison_text
     from llmopt.study.compare import CompareRequest, compare
     from llmopt.study.imported import named_sides
 
     check_load(given)
     output = Output(as_json=as_json)
-    workspace = Workspace.here()
-    flags = {name: given[name] for name in ("dataset", "engine", "streams", "samples", "max_tokens", "seed")}
-    settings = load_settings(workspace, flags=flags)
-    settings.apply_engine_environment()
-    configure_logging(workspace.logs, debug=debug)
+    workspace, settings = opened(given, [name for name in MEASURED_FLAGS if name != "model"], debug=debug)
     baseline = _baseline(given["baseline"], workspace)
     named = named_sides((*given["models"], *given["more"]), workspace)
     request = CompareRequest(

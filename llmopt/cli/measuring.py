@@ -1,11 +1,11 @@
-"""What ``benchmark`` and ``compare`` share: their options, the scripted engine, and how a run is shown."""
+"""What the measuring commands share: options, an opened workspace, the scripted engine, and how a run is shown."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmopt.cli.data import data_options
 from llmopt.cli.options import (
@@ -20,10 +20,16 @@ from llmopt.cli.options import (
 )
 from llmopt.errors import UsageError
 
-__all__ = ["DEFAULT_SAMPLES", "check_load", "measuring_options", "share_of", "shown"]
+if TYPE_CHECKING:
+    from llmopt.config.settings import SettingsView
+    from llmopt.paths import Workspace
+
+__all__ = ["DEFAULT_SAMPLES", "MEASURED_FLAGS", "check_load", "measuring_options", "opened", "share_of", "shown"]
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 DEFAULT_SAMPLES = 32
+MEASURED_FLAGS = ("model", "dataset", "engine", "streams", "samples", "max_tokens", "seed")
+"""Options of one measured configuration that are settings too."""
 
 
 def measuring_options(area: str) -> Callable[[Decorated], Decorated]:
@@ -64,6 +70,19 @@ def check_load(given: dict[str, Any]) -> None:
         raise UsageError("cli.streams_and_rate")
     if given["price_per_hour"] is not None and not 0 < given["price_per_hour"] < math.inf:
         raise UsageError("settings.bad_flag", option="--price-per-hour", value=given["price_per_hour"], expected="> 0")
+
+
+def opened(given: Mapping[str, Any], flags: Sequence[str], *, debug: bool) -> tuple[Workspace, SettingsView]:
+    """The workspace and its settings under these ``flags``, with the engines' variables exported and the log open."""
+    from llmopt.config.settings import load_settings
+    from llmopt.logs import configure_logging
+    from llmopt.paths import Workspace
+
+    workspace = Workspace.here()
+    settings = load_settings(workspace, flags={name: given[name] for name in flags})
+    settings.apply_engine_environment()
+    configure_logging(workspace.logs, debug=debug)
+    return workspace, settings
 
 
 def share_of(text: str | None, key: str) -> float | None:

@@ -10,7 +10,7 @@ import click
 
 from llmopt.cli.data import data_fields, data_options
 from llmopt.cli.evaluated import judges_whole_runs, optimize_with_evaluator
-from llmopt.cli.measuring import check_load
+from llmopt.cli.measuring import check_load, opened
 from llmopt.cli.options import (
     Output,
     debug_option,
@@ -73,21 +73,13 @@ def command(
 ) -> int:
     """Run or continue a study and show what was found."""
     from llmopt.cli.progress import view_for
-    from llmopt.config.settings import load_settings
-    from llmopt.logs import configure_logging
     from llmopt.measure.client import run
-    from llmopt.paths import Workspace
     from llmopt.report.text import summary
     from llmopt.study import optimize, resume
 
     output = Output(as_json=as_json)
-    workspace = Workspace.here()
-    flags = {
-        name: given[name] for name in ("model", "dataset", "engine", "streams", "trials", "method", "samples", "seed")
-    }
-    settings = load_settings(workspace, flags=flags)
-    settings.apply_engine_environment()
-    configure_logging(workspace.logs, debug=debug)
+    flags = ("model", "dataset", "engine", "streams", "trials", "method", "samples", "seed")
+    workspace, settings = opened(given, flags, debug=debug)
     limit_s = _limit_s(given["timeout"], given["budget"])
     common: dict[str, Any] = {"workspace": workspace, "settings": settings, "wait_for_lock": wait}
     running: list[str] = []
