@@ -16,17 +16,15 @@ import argparse
 import asyncio
 import json
 import math
-import os
 import platform
 import shutil
 import statistics
 import sys
-import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
 
-from gpu_launches import Lines, again_in_environment, make_model, note
+from gpu_launches import Lines, again_in_environment, fresh_home, make_model, note
 
 NAME = "gpu-transformers"
 LEFT_OUT = ("compile", "quantization")
@@ -225,12 +223,7 @@ def main() -> int:
     if given.wheels:
         return again_in_environment(given, __file__)
     began_s = time.monotonic()
-    given.out.mkdir(parents=True, exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="llmopt-gpu-run-"))
-    if given.device == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    os.environ["LLMOPT_TRANSFORMERS_COMMAND"] = given.python
-    os.environ["LLMOPT_HOME"] = str(home)
+    home = fresh_home(given)
     from llmopt.paths import Workspace  # noqa: PLC0415 - after the environment is right
 
     workspace = Workspace(root=home)

@@ -320,16 +320,22 @@ def summary(given: argparse.Namespace, lines: Lines, card: Card, facts: dict[str
     }  # fmt: skip
 
 
-def main() -> int:
-    given = arguments()
-    if given.wheels:
-        return again_in_environment(given, __file__)
-    began_s = time.monotonic()
+def fresh_home(given: argparse.Namespace) -> Path:
+    """A workspace for this run alone, and the environment in which the program uses it and the engine that is meant."""
     given.out.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="llmopt-gpu-run-"))
     if given.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ |= {"LLMOPT_TRANSFORMERS_COMMAND": given.python, "LLMOPT_HOME": str(home)}
+    return home
+
+
+def main() -> int:
+    given = arguments()
+    if given.wheels:
+        return again_in_environment(given, __file__)
+    began_s = time.monotonic()
+    home = fresh_home(given)
     try:
         parameters = make_model(given, home / "model")
         note(f"model of {parameters / 1e6:.0f} M parameters", began_s)

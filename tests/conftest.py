@@ -7,10 +7,12 @@ import math
 import os
 import signal
 import struct
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from llmopt.models.catalogue import find_model
@@ -48,6 +50,19 @@ def _environment_put_back() -> Iterator[None]:
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    """``wait_for(condition)``: return once it holds, fail after a while."""
+
+    def wait(condition: Callable[[], bool], patience_s: float = 90.0) -> None:
+        deadline = time.monotonic() + patience_s
+        while not condition():
+            assert time.monotonic() < deadline, "it never came true"
+            psutil.wait_procs([], timeout=0.05)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,16 +159,3 @@ class Inline:
 @pytest.fixture
 def inline(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Inline:
     return Inline(tmp_path_factory.mktemp("w"), tmp_path_factory.mktemp("r"), monkeypatch)
-
-
-@pytest.fixture
-def wait_for() -> Callable[..., None]:
-    """``wait_for(condition)``: return once it holds, fail after a while."""
-
-    def wait(condition: Callable[[], bool], patience_s: float = 90.0) -> None:
-        deadline = time.monotonic() + patience_s
-        while not condition():
-            assert time.monotonic() < deadline, "it never came true"
-            psutil.wait_procs([], timeout=0.05)
-
-    return wait

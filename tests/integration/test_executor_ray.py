@@ -85,17 +85,9 @@ def drain(executor, timeout_s=90):
     return found
 
 
-def settled(value, wanted, timeout_s=60):
-    """``value()`` once it is what is wanted, else its last: Ray tells of freed places a moment later."""
-    deadline = time.monotonic() + timeout_s
-    while value() != wanted and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return value()
-
-
-def test_a_group_runs_on_one_actor_in_order(cluster):
+def test_a_group_runs_on_one_actor_in_order(cluster, wait_for):
     executor = RayExecutor(placement_s=60)
-    assert settled(executor.capacity, 2) == 2
+    wait_for(lambda: executor.capacity() == 2)  # Ray tells of freed places a moment later
     executor.start(group({}))
     found = drain(executor)
     assert [(r.kind, r.key) for r in found] == [("result", "k0"), ("result", "k1"), ("result", "k2"), ("ended", "")]
@@ -132,13 +124,13 @@ def test_an_address_that_is_silent_is_one_usage_error(cluster, monkeypatch):
     assert "127.0.0.1:1" in caught.value.what
 
 
-def test_a_machine_of_other_hardware_is_passed_over_by_name(cluster):
+def test_a_machine_of_other_hardware_is_passed_over_by_name(cluster, wait_for):
     executor = RayExecutor(placement_s=60, hardware="another")
     executor.start(group({}))
     (report,) = drain(executor)
     assert report.kind == "unsuitable"
     assert "simulated, not another" in report.why
-    assert settled(executor.capacity, 1) == 1  # its place stays taken
+    wait_for(lambda: executor.capacity() == 1)  # its place stays taken
     executor.close()
 
 
