@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MARKER", "Workspace", "ensure", "runtime_folder", "state_folder"]
+__all__ = ["MARKER", "Workspace", "ensure", "runtime_folder", "state_folder", "write_whole"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,20 @@ def ensure(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARKER).touch()
     return folder
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write ``text`` as it is, so that ``path`` is the old file or the new one at any moment; raises OSError."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:  # whatever ended it, no half file stays
+        part.unlink(missing_ok=True)
+        raise
 
 
 def state_folder() -> Path:

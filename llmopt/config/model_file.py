@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from llmopt.errors import SettingsError, StorageError, json_problem
 from llmopt.messages import t
+from llmopt.paths import write_whole
 
 __all__ = ["Problem", "atomic_json", "read_model_file", "unknown_key"]
 
@@ -123,17 +123,8 @@ def unknown_key(path: Path, text: str, part: str, key: str, allowed: Iterable[st
 
 def atomic_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write ``data`` so that ``path`` is at every moment either the old or the new file; raises StorageError."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(data, file, ensure_ascii=False, indent=2)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
     except OSError as error:
         raise StorageError("models.file_unwritable", path=path, why=error.strerror or str(error)) from error

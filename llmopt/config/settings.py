@@ -18,7 +18,7 @@ from typing import Any
 
 from llmopt.errors import LlmoptError, SettingsError, UsageError, json_problem
 from llmopt.messages import t
-from llmopt.paths import Workspace
+from llmopt.paths import Workspace, write_whole
 
 __all__ = [
     "ENGINE_VARIABLES",
@@ -201,13 +201,7 @@ def save_settings(workspace: Workspace, values: Mapping[str, Any]) -> Path:
     checked = {name: _BY_NAME[name].check(value, "init") for name, value in values.items()}
     path = workspace.settings_file
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(checked, file, ensure_ascii=False, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, json.dumps(checked, ensure_ascii=False, indent=2) + "\n")
     return path
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from typing import Any
 from llmopt.errors import StorageError
 from llmopt.measure.stats.paired import pairs_needed
 from llmopt.measure.stats.special import t_quantile
-from llmopt.paths import ensure
+from llmopt.paths import ensure, write_whole
 
 __all__ = ["Calibration", "NoiseFloor", "noise_from"]
 
@@ -140,13 +139,8 @@ class Calibration:
 
     def _write(self, known: Mapping[str, Any]) -> None:
         path = self.path
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
             ensure(path.parent)
-            with part.open("w", encoding="utf-8") as file:
-                json.dump(known, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
+            write_whole(path, json.dumps(known, indent=1))
         except OSError as error:
             raise StorageError("measure.calibration_unwritable", path=path, reason=error.strerror or error) from None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmopt.errors import EngineError, StorageError
-from llmopt.paths import state_folder
+from llmopt.paths import state_folder, write_whole
 from llmopt.predict.devices import DeviceSpec
 
 __all__ = ["FILE", "MachineSpeed", "cpu_spec", "load_speed", "measure_machine", "save_speed"]
@@ -71,14 +71,9 @@ def save_speed(speed: MachineSpeed, *, hardware: str, folder: Path | None = None
     path = (folder or state_folder()) / FILE
     known = _read(path)
     known["machines"][hardware] = asdict(speed)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(known, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_whole(path, json.dumps(known, indent=1))
     except OSError as error:
         raise StorageError("predict.speed_unwritable", path=path, reason=error.strerror or error) from None
     return path

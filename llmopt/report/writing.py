@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from llmopt.messages import LANGUAGES, current_language, set_language, t
-from llmopt.paths import ensure
+from llmopt.paths import ensure, write_whole
 from llmopt.report.detail import read_detail
 from llmopt.report.document import Document
 from llmopt.report.formats import export_target
@@ -21,18 +20,18 @@ from llmopt.report.study_document import study_document
 from llmopt.report.tabular import figures_csv
 from llmopt.store.connection import readable_errors
 
-__all__ = ["rendered", "write_export", "write_report", "write_whole"]
+__all__ = ["rendered", "write_export", "write_report", "written"]
 
 
 def write_report(folder: Path, result: Mapping[str, Any]) -> None:
     """``result.json`` first (it is the result), then the reports made from it; raises StorageError."""
     ensure(folder)
-    write_whole(folder / "result.json", rendered(result, "json", folder=folder))
+    written(folder / "result.json", rendered(result, "json", folder=folder))
     for language in LANGUAGES:
         with _speaking(language):
-            write_whole(folder / f"report.{language}.md", rendered(result, "md", folder=folder))
-    write_whole(folder / "report.html", rendered(result, "html", folder=folder))
-    write_whole(folder / "figures.csv", rendered(result, "csv", folder=folder))
+            written(folder / f"report.{language}.md", rendered(result, "md", folder=folder))
+    written(folder / "report.html", rendered(result, "html", folder=folder))
+    written(folder / "figures.csv", rendered(result, "csv", folder=folder))
 
 
 def rendered(result: Mapping[str, Any], kind: str, *, folder: Path | None) -> str:
@@ -53,23 +52,14 @@ def rendered(result: Mapping[str, Any], kind: str, *, folder: Path | None) -> st
 def write_export(result: Mapping[str, Any], text: str, *, folder: Path | None) -> Path:
     """Write what ``--export`` asked for; the file. Raises UsageError or StorageError."""
     path, kind = export_target(text, result["study"])
-    write_whole(path, rendered(result, kind, folder=folder))
+    written(path, rendered(result, kind, folder=folder))
     return path
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write ``text`` so that ``path`` is the old file or the new one at any moment."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+def written(path: Path, text: str) -> None:
+    """Write ``text`` whole or not at all; raises StorageError."""
     with readable_errors(path):
-        try:
-            with part.open("w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        write_whole(path, text)
 
 
 def _document(result: Mapping[str, Any], folder: Path | None) -> Document:

@@ -366,8 +366,8 @@ def _written(rows: Sequence[Mapping[str, Any]], workspace: Workspace) -> str:
     import json  # noqa: PLC0415 - one use
 
     from llmopt.paths import ensure  # noqa: PLC0415 - one use
-    from llmopt.report.writing import write_whole  # noqa: PLC0415 - one use
+    from llmopt.report.writing import written  # noqa: PLC0415 - one use
 
     path = ensure(workspace.data) / f"rows-{digest(list(rows))}.jsonl"
-    write_whole(path, "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows))
+    written(path, "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows))
     return str(path)

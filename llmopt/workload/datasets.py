@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmopt.errors import DataError
-from llmopt.paths import Workspace, ensure
+from llmopt.paths import Workspace, ensure, write_whole
 from llmopt.records import Dataset, Item, digest
 from llmopt.workload.adapters import ADAPTERS, load_benchmark, named_benchmark
 from llmopt.workload.columns import guess_columns, near
@@ -170,12 +169,7 @@ def write_generated(path: Path, items: Sequence[Item], *, name: str, version: st
     }
     lines = [header, *(asdict(item) for item in items)]
     text = "".join(json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n" for line in lines)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_whole(path, text)
 
 
 def read_generated(path: Path) -> tuple[Item, ...]:

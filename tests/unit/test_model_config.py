@@ -128,7 +128,7 @@ def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
     def full(_descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llmopt.config.model_file.os.fsync", full)
+    monkeypatch.setattr("llmopt.paths.os.fsync", full)
     with pytest.raises(StorageError, match="No space left"):
         manager.save_to_file()
     assert path.read_bytes() == before
