@@ -24,7 +24,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from gpu_launches import Lines, again_in_environment, fresh_home, make_model, note
+from gpu_launches import Lines, again_in_environment, fresh_home, make_model, note, parser_of
 
 NAME = "gpu-transformers"
 LEFT_OUT = ("compile", "quantization")
@@ -34,13 +34,7 @@ FIGURES = ("answers_per_minute", "tpot_p50_ms", "memory_bytes")
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--python", default=sys.executable, help="interpreter with torch and transformers[serving]")
-    parser.add_argument("--wheels", type=Path, help="folder of wheels to install into an environment made for this run")
-    parser.add_argument("--layers", type=int, default=16)
-    parser.add_argument("--hidden", type=int, default=1024)
+    parser = parser_of(__doc__)
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--study-seconds", type=float, default=450.0)
     parser.add_argument("--samples", type=int, default=8)

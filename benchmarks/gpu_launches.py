@@ -42,14 +42,20 @@ CARD_PERIOD_S = 0.2
 PROMPT_TOKENS, ANSWER_TOKENS = 512, 32
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """What both GPU scripts ask: where to write, on which device with which interpreter, and the model's size."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--python", default=sys.executable, help="interpreter with torch and transformers[serving]")
     parser.add_argument("--wheels", type=Path, help="folder of wheels to install into an environment made for this run")
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--hidden", type=int, default=1024)
+    return parser
+
+
+def arguments() -> argparse.Namespace:
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, nargs="+", default=[1] * 20, help="engines at once, round by round")
     parser.add_argument("--seconds", type=float, default=600.0, help="no further round begins after this")
     return parser.parse_args()

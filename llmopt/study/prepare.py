@@ -190,9 +190,9 @@ def _asked_to_confirm(request: StudyRequest) -> int:
     return request.confirm_samples or 2 * (request.samples or SEARCH_ITEMS)
 
 
-def _questions(request: StudyRequest, workspace: Workspace) -> tuple[Dataset, Judge]:
-    """The dataset and who judges its answers; raises DataError for tasks that only ``--quality-only`` can score."""
-    dataset = load_dataset(
+def asked_dataset(request: StudyRequest, workspace: Workspace) -> Dataset:
+    """The dataset a study asks for, read as it was asked to be; raises DataError."""
+    return load_dataset(
         request.dataset,
         workspace=workspace,
         seed=request.seed,
@@ -200,6 +200,11 @@ def _questions(request: StudyRequest, workspace: Workspace) -> tuple[Dataset, Ju
         encoding=request.encoding,
         examples=request.examples,
     )
+
+
+def _questions(request: StudyRequest, workspace: Workspace) -> tuple[Dataset, Judge]:
+    """The dataset and who judges its answers; raises DataError for tasks that only ``--quality-only`` can score."""
+    dataset = asked_dataset(request, workspace)
     likelihood = next((item for item in dataset.items if LIKELIHOOD in item.meta), None)
     if likelihood is not None and not request.quality_only:
         raise DataError("data.lm_eval_log_likelihood", task=likelihood.meta["lm_eval"]["task"])

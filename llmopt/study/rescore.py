@@ -16,11 +16,11 @@ from llmopt.store.beside import sample_from
 from llmopt.store.database import Store
 from llmopt.store.rows import StudyRow, TrialRow
 from llmopt.store.samples import read_samples
+from llmopt.study.prepare import asked_dataset
 from llmopt.study.recorder import trial_result
 from llmopt.study.reference import NAME as REFERENCE
 from llmopt.study.request import StudyRequest
 from llmopt.study.run import study_folder
-from llmopt.workload.datasets import load_dataset
 
 __all__ = ["rescore"]
 
@@ -39,14 +39,7 @@ def rescore(name: str | None, *, workspace: Workspace, evaluator: str | None = N
     if not trials or "dataset" not in row.spec:
         raise DataError("rescore.no_answers", name=row.name)
     request = StudyRequest.from_spec(row.spec)
-    dataset = load_dataset(
-        request.dataset,
-        workspace=workspace,
-        seed=request.seed,
-        columns=request.columns or None,
-        encoding=request.encoding,
-        examples=request.examples,
-    )
+    dataset = asked_dataset(request, workspace)
     judge = _judge(dataset, request, evaluator, row, workspace)
     items = {item.id: item for item in dataset.items}
     found = [_scored(trial, items, judge, workspace, row) for trial in trials]

@@ -1,7 +1,5 @@
 """Multiple choice by log-probabilities: only behind a probe, and a failed request stays a failed request."""
 
-import asyncio
-import json
 import math
 from contextlib import asynccontextmanager
 
@@ -9,7 +7,8 @@ import pytest
 
 from llmopt.measure.letters import answer_by_letters, letter_shares, proves_logprobs
 from llmopt.measure.quality import score
-from llmopt.records import AnswerStatus, Endpoint, Item
+from llmopt.records import AnswerStatus, Item
+from tests.unit.json_server import json_server
 
 ITEM = Item(id="c", question="고르세요.", answers=("B",), kind="choice", options=("가", "나", "다"))
 ASKED = ({"role": "user", "content": "고르세요. A. 가 B. 나 C. 다"},)
@@ -17,26 +16,15 @@ ASKED = ({"role": "user", "content": "고르세요. A. 가 B. 나 C. 다"},)
 
 @asynccontextmanager
 async def engine(status, body):
+    """Always answers the same; the endpoint, and what it was asked."""
     seen = []
 
-    async def serve(reader, writer):
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(
-            next(line.split(b":")[1] for line in head.splitlines() if line.lower().startswith(b"content-length"))
-        )
-        seen.append(json.loads(await reader.readexactly(length)))
-        data = json.dumps(body).encode()
-        writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (status, len(data), data))
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
+    def answer(_path, asked):
+        seen.append(asked)
+        return status, body
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield Endpoint(model="m", port=server.sockets[0].getsockname()[1]), seen
-    finally:
-        server.close()
-        await server.wait_closed()
+    async with json_server(answer) as endpoint:
+        yield endpoint, seen
 
 
 def alternatives(**values):

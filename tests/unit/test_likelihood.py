@@ -1,36 +1,9 @@
 """Log-likelihoods: only behind a probe, and the sum over the continuation alone."""
 
-import asyncio
-import json
-from contextlib import asynccontextmanager
-
 import pytest
 
 from llmopt.measure.likelihood import Echo, answer_by_likelihood, prove_likelihood
-from llmopt.records import Endpoint
-
-
-@asynccontextmanager
-async def engine(answer):
-    """Answers each request by ``answer(path, body)`` → (status, JSON)."""
-
-    async def serve(reader, writer):
-        head = await reader.readuntil(b"\r\n\r\n")
-        path = head.split(b" ")[1].decode()
-        length = int(next(v.split(b":")[1] for v in head.splitlines() if v.lower().startswith(b"content-length")))
-        status, body = answer(path, json.loads(await reader.readexactly(length)))
-        data = json.dumps(body).encode()
-        writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (status, len(data), data))
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield Endpoint(model="m", port=server.sockets[0].getsockname()[1])
-    finally:
-        server.close()
-        await server.wait_closed()
+from tests.unit.json_server import json_server
 
 
 def echoing(path, body):
@@ -52,7 +25,7 @@ def echoing(path, body):
 
 
 async def test_an_echoing_engine_is_read_from_where_the_context_ends():
-    async with engine(echoing) as endpoint:
+    async with json_server(echoing) as endpoint:
         reader = await prove_likelihood(endpoint)
         assert reader is not None
         assert reader.name == "echo"
@@ -74,7 +47,7 @@ async def test_an_echoing_engine_is_read_from_where_the_context_ends():
     ],
 )
 async def test_an_engine_without_it_is_not_believed(answer):
-    async with engine(answer) as endpoint:
+    async with json_server(answer) as endpoint:
         assert await prove_likelihood(endpoint) is None
 
 
@@ -93,16 +66,16 @@ async def test_a_forced_token_must_keep_the_probability_it_was_listed_with():
 
         return answer
 
-    async with engine(serve(right=True)) as endpoint:
+    async with json_server(serve(right=True)) as endpoint:
         reader = await prove_likelihood(endpoint)
         assert reader is not None
         assert reader.name == "forced"
-    async with engine(serve(right=False)) as endpoint:  # it reports the probability after the bias
+    async with json_server(serve(right=False)) as endpoint:  # it reports the probability after the bias
         assert await prove_likelihood(endpoint) is None
 
 
 async def test_a_failed_request_is_a_failed_sample():
-    async with engine(lambda path, body: (500, {})) as endpoint:
+    async with json_server(lambda path, body: (500, {})) as endpoint:
         sample = await answer_by_likelihood(Echo(endpoint), "i", [("a", " b")])
     assert sample.error is not None
     assert sample.text == ""
