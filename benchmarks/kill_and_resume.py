@@ -36,7 +36,8 @@ FAKE = ("--dry-run", "--samples", "4", "--trials")
 KILLS_A_STUDY = {"llamacpp": 1000, "fake": 20}
 LONGEST_S = {"llamacpp": (1.0, 20.0), "fake": (0.2, 4.0)}
 METHODS = {"llamacpp": ("random",), "fake": ("random", "grid")}
-SPEED = {"LLMOPT_FAKE_TIME_SCALE": "0.02"}
+SPEED = {"LLMOPT_FAKE_TIME_SCALE": "0.02", "LLMOPT_WARMUP_CAP_S": "0.1"}
+"""No figure is read here: nothing is waited for that only steadies figures."""
 GONE_CAP_S = 15.0
 ENDED = ("done", "infeasible", "raced_out")
 

@@ -75,6 +75,7 @@ class Workspace:
             "XDG_RUNTIME_DIR": str(runtime),
             "LLMOPT_LOCK_FILE": str(runtime / "lock"),
             "LLMOPT_FAKE_TIME_SCALE": "0.02",
+            "LLMOPT_WARMUP_CAP_S": "0.1",  # no figure is read here
             "LANG": "C.UTF-8",
             **more,
         }

@@ -36,10 +36,12 @@ def _own_measuring_lock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c_is_heard() -> Iterator[None]:
-    """A run in the background of a shell inherits a SIGINT that is ignored, and hands that on to its children."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """A run in the background of a shell inherits signals that are ignored, and hands that on to its children."""
+    fresh = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in fresh.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,8 @@ from llmopt.runtime.clock import Clock, MonotonicClock
 __all__ = ["WarmUp", "WarmUpRule", "is_stable", "warm_up"]
 
 PERIOD_S = 0.25
+READINGS = 8
+"""Fewer in a span say nothing about its quarters: two each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,11 @@ class WarmUpRule:
     spread: float = 0.15
     promise: bool = True
     """Whether figures rest on it; that a search's short warm-up did not settle is no warning."""
+
+    @property
+    def period_s(self) -> float:
+        """How often the speed is read: so that a span has its readings, and two to spare where timers fire late."""
+        return min(PERIOD_S, self.span_s / (READINGS + 2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +79,7 @@ async def warm_up(
 
     async def watch() -> None:
         while not over.is_set():
-            await asyncio.sleep(PERIOD_S)
+            await asyncio.sleep(rule.period_s)
             counts.append((clock.now_s(), client.events_seen()))
             elapsed_s = counts[-1][0] - began_s
             enough = elapsed_s >= rule.seconds or len(done) >= max(rule.requests, 2 * (closed.streams or 1))
@@ -95,7 +102,7 @@ def is_stable(counts: Iterable[tuple[float, int]], rule: WarmUpRule) -> bool:
     points = list(counts)
     end_s = points[-1][0]
     inside = [point for point in points if point[0] >= end_s - rule.span_s]
-    if len(inside) < 8 or end_s - points[0][0] < rule.span_s:  # noqa: PLR2004 - two readings a quarter
+    if len(inside) < READINGS or end_s - points[0][0] < rule.span_s:
         return False
     edges = [inside[round(k * (len(inside) - 1) / 4)] for k in range(5)]
     rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.pairwise(edges)]

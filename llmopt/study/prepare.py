@@ -30,7 +30,7 @@ from llmopt.records import (
     Task,
     digest,
 )
-from llmopt.search.workload import Workload
+from llmopt.search.workload import WARM_UP, Workload
 from llmopt.study.request import StudyRequest
 from llmopt.study.weights import bring_weights
 from llmopt.workload.datasets import load_dataset, subset
@@ -155,6 +155,7 @@ def prepare(
         warmup_items=_warm_up_items(dataset, (*search_items, *confirm_items)) or search_items[:1],
         judge=judge,
         repeats=_seeds(request, goal),
+        warm_up=replace(WARM_UP, cap_s=min(WARM_UP.cap_s, settings["warmup_cap_s"])),
         client_error_ms=calibration.client_error_ms(request.load.streams or OPEN_STREAMS),
     )
     task = first_task(work, (*search_items, *confirm_items))

@@ -57,6 +57,7 @@ class CommandLine:
             "XDG_STATE_HOME": str(self.runtime),
             "LLMOPT_HOME": str(self.folder),
             "LLMOPT_LOCK_FILE": str(self.runtime / "measuring.lock"),
+            "LLMOPT_WARMUP_CAP_S": "0.1",  # figures are not the subject of these tests
             "LANG": "C.UTF-8",
         }
         return {**kept, **ours, **({"LLMOPT_WEIGHTS_CACHE": weights} if weights else {}), **(extra or {})}
@@ -115,6 +116,14 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Any:
     line.close()
 
 
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Makes what the tests of a module share: they read its folder, or copy it to change it."""
+    line = CommandLine(tmp_path_factory.mktemp("w"), tmp_path_factory.mktemp("r"))
+    yield line
+    line.close()
+
+
 class Inline:
     """The same command line inside this process: for what starts no engine, and is asked often."""
 
@@ -154,6 +163,12 @@ class Inline:
                     handler.close()
                 logger.level, logger.propagate = before[1:]
         return Ran(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def inside(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Inline:
+    """In the workspace of ``cli``: to ask about what its processes made."""
+    return Inline(cli.folder, cli.runtime, monkeypatch)
 
 
 @pytest.fixture

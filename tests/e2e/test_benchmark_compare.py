@@ -1,6 +1,7 @@
 """``benchmark`` and ``compare`` from end to end on the scripted engine: figures, verdicts, gate, bad words, Ctrl-C."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -17,10 +18,24 @@ def result(cli, name):
     return json.loads((cli.folder / "optimization_results" / name / "result.json").read_text(encoding="utf-8"))
 
 
-def test_a_benchmark_gives_every_figure_its_interval_and_is_listed(cli):
-    ran = cli.run(*BENCH, "--name", "b", "--price-per-hour", "2", "--slo", "ttft<5s", env=FAST)
+@pytest.fixture(scope="module")
+def base(workshop):
+    """A workspace with a finished benchmark ``base``."""
+    ran = workshop.run(*BENCH, "--name", "base", "--price-per-hour", "2", "--slo", "ttft<5s", env=FAST)
     assert ran.code == 0, ran.err
-    found = result(cli, "b")
+    workshop.wait_until_clean()
+    return workshop.folder
+
+
+@pytest.fixture
+def beside(base, inline):
+    """A command line inside this process over a copy of that workspace."""
+    shutil.copytree(base, inline.folder, dirs_exist_ok=True)
+    return inline
+
+
+def test_a_benchmark_gives_every_figure_its_interval_and_is_listed(beside):
+    found = result(beside, "base")
     assert {"schema_version", "baseline", "best", "verdict", "command", "hardware", "versions"} <= found.keys()
     figures = found["sides"][0]["figures"]
     wanted = {"accuracy", "answers_per_minute", "characters_per_s", "memory_bytes", "attainment", "error_rate"}
@@ -32,10 +47,9 @@ def test_a_benchmark_gives_every_figure_its_interval_and_is_listed(cli):
     assert figures["cost_per_thousand_answers"]["value"] == pytest.approx(2 * hours)
     assert len(found["sides"][0]["launches"]) == 3
     assert len(found["sides"][0]["items"]) == 8
-    cli.wait_until_clean()
-    rows = json.loads(cli.run("list", "--type", "results", "--json").out)
-    assert [(row["study"], row["trials"]) for row in rows] == [("b", 3)]
-    assert cli.run("optimize", "--resume", "b").code == 2
+    rows = json.loads(beside.run("list", "--type", "results", "--json").out)
+    assert [(row["study"], row["trials"]) for row in rows] == [("base", 3)]
+    assert beside.run("optimize", "--resume", "base").code == 2
 
 
 @pytest.mark.parametrize("language", ["ko", "en"])
@@ -59,7 +73,7 @@ def test_a_comparison_finds_the_better_prompt_in_one_table(cli, language):
     cli.wait_until_clean()
 
 
-def test_the_same_against_itself_is_no_winner_and_models_are_not_judged_by_tokens(cli):
+def test_the_same_against_itself_is_no_winner_and_models_are_not_judged_by_tokens(cli, inside):
     ran = cli.run(
         "compare", *MATH, "--samples", "16", "--name", "c", "--models", "smollm2-135m@temperature=0",
         "--models", "qwen2.5-coder-0.5b@temperature=0", "--json", env=FAST,
@@ -69,7 +83,7 @@ def test_the_same_against_itself_is_no_winner_and_models_are_not_judged_by_token
     quality = found["comparisons"][0]["quality"]
     assert quality["effect"]["value"] == 0
     assert quality["kind"] in {"tie", "equivalent", "undecided"}
-    assert "output tokens/s" not in cli.run("compare", "--help").out
+    assert "output tokens/s" not in inside.run("compare", "--help").out
     assert found["verdict"]["objective"] != "tokens"
     assert found["token_match"][0]["identical"]["value"] == 1.0
 
@@ -96,7 +110,7 @@ def test_results_of_other_tools_stand_in_one_table(inline, language):
     assert inline.run("compare", "--baseline", "others", "smollm2-135m", "--dry-run").code == 3
 
 
-def test_another_tools_result_stands_beside_what_is_measured_and_is_not_judged(cli):
+def test_another_tools_result_stands_beside_what_is_measured_and_is_not_judged(cli, inside):
     ran = cli.run(
         "compare", *MATH, "--samples", "8", "--name", "c", "smollm2-135m", str(OTHERS / "guidellm.json"),
         str(OTHERS / "guidellm.json"), env=FAST,
@@ -109,10 +123,10 @@ def test_another_tools_result_stands_beside_what_is_measured_and_is_not_judged(c
     assert found["best"]["label"] == "smollm2-135m"
     assert "token-weighted" in ran.out
     cli.wait_until_clean()
-    ran = cli.run("compare", *MATH, "smollm2-135m", str(cli.folder / "bad.json"), env=FAST)
+    ran = inside.run("compare", *MATH, "smollm2-135m", str(cli.folder / "bad.json"), env=FAST)
     assert ran.code != 0
     (cli.folder / "bad.json").write_text("{}", encoding="utf-8")
-    ran = cli.run("compare", *MATH, "smollm2-135m", "bad.json", env=FAST)
+    ran = inside.run("compare", *MATH, "smollm2-135m", "bad.json", env=FAST)
     assert ran.code == 3
     assert "bad.json" in ran.err
 
@@ -128,8 +142,8 @@ def test_three_models_in_turns_come_to_an_end_with_every_pair_judged(cli):
     cli.wait_until_clean()
 
 
-def test_the_gate_fails_with_8_only_where_it_became_worse(cli):
-    assert cli.run(*BENCH, "--name", "base", env=FAST).code == 0
+def test_the_gate_fails_with_8_only_where_it_became_worse(cli, base):
+    shutil.copytree(base, cli.folder, dirs_exist_ok=True)
     same = ("compare", "--dry-run", "--baseline", "base", "--fail-if-worse")
     ran = cli.run(*same, "60%", "--name", "again", env=FAST)
     assert ran.code == 0, ran.err
@@ -146,8 +160,7 @@ def test_the_gate_fails_with_8_only_where_it_became_worse(cli):
     cli.wait_until_clean()
 
 
-def test_a_baseline_of_another_task_is_refused(cli):
-    assert cli.run(*BENCH, "--name", "base", env=FAST).code == 0
+def test_a_baseline_of_another_task_is_refused(beside):
     gate = ("compare", "--dry-run", "--baseline", "base")
     refusals = {
         "items": ((*gate, "--dataset", "korean_math"), 3, "fingerprint"),
@@ -155,19 +168,19 @@ def test_a_baseline_of_another_task_is_refused(cli):
         "load": ((*gate, "--streams", "2"), 3, "--streams 4"),
         "launches": ((*gate, "--repeats", "1", "--fail-if-worse", "5%"), 3, "two launches"),
     }
-    stored = result(cli, "base")
+    stored = result(beside, "base")
     for name, change in {
         "machine": {"hardware": {"fingerprint": "other"}},
         "torn": {"sides": [{"label": "x"}]},
         "future": {"schema_version": 99},
     }.items():
-        path = cli.folder / f"{name}.json"
+        path = beside.folder / f"{name}.json"
         path.write_text(json.dumps({**stored, **change}), encoding="utf-8")
         words = {"machine": "another machine", "torn": "no usable", "future": "99"}
         refusals[name] = (("compare", "--dry-run", "--baseline", str(path), "--fail-if-worse", "5%"), 3, words[name])
     wrong = {}
     for name, (arguments, code, word) in refusals.items():
-        ran = cli.run(*arguments, env=FAST)
+        ran = beside.run(*arguments, env=FAST)
         if ran.code != code or word not in ran.err or "Traceback" in ran.err:
             wrong[name] = (ran.code, ran.err)
     assert wrong == {}
@@ -195,18 +208,18 @@ BAD = {
 }
 
 
-def test_bad_words_get_one_sentence_in_both_languages(cli):
+def test_bad_words_get_one_sentence_in_both_languages(inline):
     wrong = {}
     for name, (arguments, code, word) in BAD.items():
         model = ("--model", "smollm2-135m") if name == "conflict" else ()
         for language in ("ko", "en"):
-            ran = cli.run(*arguments, *model, env={**FAST, "LLMOPT_LANG": language})
+            ran = inline.run(*arguments, *model, lang=language, env=FAST)
             if ran.code != code or word not in ran.err or "Traceback" in ran.err:
                 wrong[name, language] = (ran.code, ran.err)
     assert wrong == {}
 
 
-def test_ctrl_c_ends_with_130_and_leaves_nothing(cli, wait_for):
+def test_ctrl_c_ends_with_130_and_leaves_nothing(cli, inside, wait_for):
     process = cli.start("benchmark", *MATH, "--repeats", "200", "--name", "b", env=FAST)
     samples = cli.folder / "optimization_results" / "b" / "samples"
     wait_for(lambda: samples.is_dir() and any(samples.iterdir()))
@@ -215,4 +228,4 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(cli, wait_for):
     assert process.returncode == 130, err
     assert "Traceback" not in err
     cli.wait_until_clean()
-    assert cli.run("optimize", "--resume").code == 2
+    assert inside.run("optimize", "--resume").code == 2

@@ -22,7 +22,7 @@ def open_questions(cli, count=40):
     return path
 
 
-def test_without_gold_answers_quality_is_agreement_and_speed_is_what_is_improved(cli):
+def test_without_gold_answers_quality_is_agreement_and_speed_is_what_is_improved(cli, inside):
     path = open_questions(cli)
     ran = cli.run("optimize", "--dataset", str(path), "--column", "question=물음", *QUICK, env=FAST)
     assert ran.code == 0, ran.err
@@ -54,7 +54,7 @@ def test_without_gold_answers_quality_is_agreement_and_speed_is_what_is_improved
     assert all(t["token_match"] is None for t in measured if t["number"] not in greedy)
     assert (cli.folder / "optimization_results" / "study" / "samples" / "reference.jsonl.gz").is_file()
     # what is stored is enough to judge it again
-    again = cli.run("rescore", "study", "--json")
+    again = inside.run("rescore", "study", "--json")
     scored = json.loads(again.out)
     assert scored["generated"] == 0
     assert all(t["before"] == t["after"] and t["changed"] == [] for t in scored["trials"])
@@ -78,10 +78,10 @@ def test_a_real_model_is_judged_by_agreement_where_there_are_no_gold_answers(cli
     assert warm["figures"]["accuracy"]["n"] == greedy["figures"]["accuracy"]["n"] == 8
 
 
-def test_quality_cannot_be_improved_where_nobody_can_tell(cli):
+def test_quality_cannot_be_improved_where_nobody_can_tell(cli, inside):
     path = open_questions(cli)
     wanted = ("--dataset", str(path), "--column", "question=물음")
-    ran = cli.run("optimize", *wanted, "--strategy", "accuracy", *QUICK, env=FAST)
+    ran = inside.run("optimize", *wanted, "--strategy", "accuracy", *QUICK, env=FAST)
     assert ran.code == 3
     assert "--evaluator" in ran.err
     assert "Traceback" not in ran.err
@@ -112,7 +112,7 @@ def test_creativity_wants_several_different_answers(cli):
     assert asked[0]["measurement"]["estimates"]["truncated"]["n"] == 4 * 6
 
 
-def test_an_evaluator_examples_and_seeds_by_option(cli):
+def test_an_evaluator_examples_and_seeds_by_option(cli, inside):
     examples = cli.folder / "shown.jsonl"
     rows = [{"question": f"{n} 더하기 1은?", "answer": str(n + 1)} for n in range(3)]
     examples.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
@@ -122,11 +122,11 @@ def test_an_evaluator_examples_and_seeds_by_option(cli):
     side = ran.events[-1]["result"]["sides"][0]
     assert side["quality_measure"] == "evaluator"
     assert side["statuses"]["ok"]["count"] == 16
-    again = json.loads(cli.run("rescore", "--evaluator", "numeric", "--json").out)
+    again = json.loads(inside.run("rescore", "--evaluator", "numeric", "--json").out)
     assert again["evaluator"] == "numeric"
     assert again["trials"][0]["answers"] == 16
     assert again["trials"][0]["changed"], "another rule, another score"
-    unknown = cli.run("rescore", "--evaluator", "nummeric")
+    unknown = inside.run("rescore", "--evaluator", "nummeric")
     assert unknown.code == 2
     assert "numeric" in unknown.err
 

@@ -37,7 +37,7 @@ def finished(cli):
     return [row[:3] for row in rows if row[3] in {"done", "raced_out"} and row[4] != "confirm"]
 
 
-def test_a_dry_run_ends_with_a_verdict_files_and_nothing_running(cli):
+def test_a_dry_run_ends_with_a_verdict_files_and_nothing_running(cli, inside):
     ran = cli.run(*DRY, "--trials", "8", "--price-per-hour", "2", env=FAST)
     assert ran.code == 0, ran.err
     assert "Verdict" in ran.out or "Undecided" in ran.out
@@ -54,7 +54,7 @@ def test_a_dry_run_ends_with_a_verdict_files_and_nothing_running(cli):
         p.name for p in folder.iterdir()
     }
     cli.wait_until_clean()
-    listed = cli.run("list", "--type", "results", "--json")
+    listed = inside.run("list", "--type", "results", "--json")
     assert [row["study"] for row in json.loads(listed.out)] == ["study"]
 
 

@@ -24,7 +24,7 @@ def derived(cli, outcomes=("done", "raced_out")):
     return [row for row in rows(cli) if row["derived_from"] is not None and row["outcome"] in outcomes]
 
 
-def test_out_of_memory_is_recovered_from_by_a_derived_trial(cli, wait_for, tmp_path):
+def test_out_of_memory_is_recovered_from_by_a_derived_trial(cli, inside, wait_for, tmp_path):
     scenario = tmp_path / "scenario.json"
     scenario.write_text("{}", encoding="utf-8")
     environment = {"LLMOPT_FAKE_TIME_SCALE": "0.02", "LLMOPT_FAKE_SCENARIO": str(scenario)}
@@ -46,7 +46,7 @@ def test_out_of_memory_is_recovered_from_by_a_derived_trial(cli, wait_for, tmp_p
     failure = json.loads(parent["failure"])
     assert failure["done"]
     assert failure["advice"]["launch"] == json.loads(child["configuration"])["launch"]
-    errors = json.loads(cli.run("list", "--type", "errors", "--json").out)
+    errors = json.loads(inside.run("list", "--type", "errors", "--json").out)
     assert failure["id"] in {row["id"] for row in errors}
     assert any(row["done"] and row["remedy"] for row in errors)
     cli.wait_until_clean()

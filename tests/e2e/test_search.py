@@ -81,7 +81,7 @@ def test_request_settings_share_an_engine_for_quality_alone(study):
     assert shared
 
 
-def test_a_plan_first_few_restarts_nothing_twice_and_the_next_study_learns(cli, study):
+def test_a_plan_first_few_restarts_nothing_twice_and_the_next_study_learns(inside, study):
     events = study("before", "--samples", "4", "--trials", "12")
     first, *later = of(events, "plan")
     kinds = [event["event"] for event in events]
@@ -104,10 +104,10 @@ def test_a_plan_first_few_restarts_nothing_twice_and_the_next_study_learns(cli, 
     assert "history" in {trial["origin"] for trial in trials(again)}
 
     for more in ((), ("--streams", "2"), ("--dataset", "korean_qa")):  # a name is taken, whatever the space
-        ran = cli.run(*DRY, "--name", "before", "--samples", "4", "--trials", "2", *more, env=FAST)
+        ran = inside.run(*DRY, "--name", "before", "--samples", "4", "--trials", "2", *more, env=FAST)
         assert ran.code == 2, ran.err
         assert "before" in ran.err
-    folder = cli.folder / "optimization_results" / "before"
+    folder = inside.folder / "optimization_results" / "before"
     assert json.loads((folder / "result.json").read_text(encoding="utf-8"))["study"] == "before"
 
 
@@ -143,12 +143,12 @@ def test_a_limit_out_of_reach_is_named_with_the_nearest_value(cli, study):
         assert word in shown
 
 
-def test_a_result_is_explained_and_why_not_is_answered(cli, study):
+def test_a_result_is_explained_and_why_not_is_answered(inside, study):
     result = study("why", "--samples", "4", "--trials", "8")[-1]["result"]
     other = next(t for t in result["trials"] if t["number"] != result["best"]["trial"] and t["origin"] == "start")
     form = other["configuration"]["request"]["prompt_form"]
     asked = ("--why-not", f"prompt_form={form},temperature=0.0", "--why-not", "threads=8", "--why-not", "context=256")
-    ran = cli.run("explain", "why", *asked, "--json")
+    ran = inside.run("explain", "why", *asked, "--json")
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
     first = found["objectives"][0]
@@ -159,11 +159,11 @@ def test_a_result_is_explained_and_why_not_is_answered(cli, study):
     assert kinds[("threads",)] in {"estimated", "measured"}
     assert kinds[("context",)] == "illegal"
     for language, word in (("en", "What holds the winner back"), ("ko", "무엇이 승자를 막고 있는가")):
-        told = cli.run("explain", "why", *asked, env={"LLMOPT_LANG": language})
+        told = inside.run("explain", "why", *asked, lang=language)
         assert told.code == 0, told.err
         assert word in told.out
         assert "threads=8" in told.out
     for wrong, code in ((("nowhere",), 3), (("why", "--why-not", "wings=2"), 2), (("why", "--why-not", "threads"), 2)):
-        refused = cli.run("explain", *wrong)
+        refused = inside.run("explain", *wrong)
         assert refused.code == code, refused.err
         assert "Traceback" not in refused.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sqlite3
 
 import pytest
@@ -59,14 +60,21 @@ def test_a_database_that_may_only_be_read(inline, language, monkeypatch):
     assert "llmopt.db" in err
 
 
-@languages
-def test_a_name_is_taken_by_a_study_of_other_conditions_or_of_the_same(cli, language):
-    ran = cli.run(*DRY, "--name", "mine", "--trials", "2", env=FAST)
+@pytest.fixture(scope="module")
+def mine(workshop):
+    """A workspace with a finished study ``mine``."""
+    ran = workshop.run(*DRY, "--name", "mine", "--trials", "2", env=FAST)
     assert ran.code == 0, ran.err
+    return workshop.folder
+
+
+@languages
+def test_a_name_is_taken_by_a_study_of_other_conditions_or_of_the_same(inline, mine, language):
+    shutil.copytree(mine, inline.folder, dirs_exist_ok=True)
     for more in (("--streams", "2"), ("--dataset", "korean_qa"), ("--objective", "quality"), ("--samples", "5")):
-        other = cli.run(*DRY, "--name", "mine", *more, env={"LLMOPT_LANG": language})
+        other = inline.run(*DRY, "--name", "mine", *more, lang=language)
         assert "mine" in said(other, "another space", language, code=2)
-    again = cli.run(*DRY, "--name", "mine", "--trials", "9", env={"LLMOPT_LANG": language})
+    again = inline.run(*DRY, "--name", "mine", "--trials", "9", lang=language)
     said(again, "the same again", language, code=2)
 
 

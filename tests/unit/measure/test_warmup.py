@@ -5,15 +5,16 @@ import pytest
 from llmopt.measure.client import Client
 from llmopt.measure.warmup import WarmUpRule, is_stable, warm_up
 from llmopt.records import Endpoint, InferenceParams, Load, Request
+from llmopt.search.workload import WARM_UP
 
 RULE = WarmUpRule()
 CHUNKED = ("Transfer-Encoding: chunked", "")
 ASK = Request(item_id="a", messages=[{"role": "user", "content": "?"}], params=InferenceParams(max_tokens=2))
 
 
-def counted(rate, seconds=8.0):
-    """Events so far every quarter second under ``rate(t)``."""
-    points, total, step = [(0.0, 0)], 0.0, 0.25
+def counted(rate, seconds=8.0, step=0.25):
+    """Events so far every ``step`` seconds under ``rate(t)``."""
+    points, total = [(0.0, 0)], 0.0
     for k in range(1, int(seconds / step) + 1):
         total += rate(k * step) * step
         points.append((k * step, round(total)))
@@ -37,6 +38,12 @@ def test_stable_is_a_rate_that_neither_drifts_nor_swings(rate, stable):
 
 def test_too_short_a_time_is_never_stable():
     assert not is_stable(counted(lambda _: 400, seconds=2.0), RULE)
+
+
+@pytest.mark.parametrize("rule", [RULE, WARM_UP, WarmUpRule(span_s=0.2)])
+def test_a_steady_speed_is_seen_within_the_span_of_every_rule(rule):
+    late = 1.2 * rule.period_s  # timers fire late, never early
+    assert is_stable(counted(lambda _: 4000, seconds=1.5 * rule.span_s + late, step=late), rule)
 
 
 async def test_warming_up_ends_when_stable_and_never_repeats_a_prompt(server, wire):
