@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "tests" / "fixtures" / "sample_plugin"
+FAST = {"LLMOPT_FAKE_TIME_SCALE": "0.02"}
 API = """
 import asyncio
 from config.model_config import ModelConfig, ModelType
@@ -93,8 +94,7 @@ def test_the_evaluator_of_whole_runs_is_named_on_the_command_line(cli, plugins):
 
 def test_the_scorer_of_single_answers_is_named_on_the_command_line(cli, plugins):
     wanted = ("--dry-run", "--dataset", "korean_math_easy", "--samples", "8", "--repeats", "1", "--json")
-    fast = {**plugins, "LLMOPT_FAKE_TIME_SCALE": "0.02"}
-    ran = cli.run("benchmark", *wanted, "--evaluator", "last_digit", env=fast)
+    ran = cli.run("benchmark", *wanted, "--evaluator", "last_digit", env={**plugins, **FAST})
     assert ran.code == 0, ran.err
     side = ran.events[-1]["result"]["sides"][0]
     assert side["quality_measure"] == "evaluator"
