@@ -2,7 +2,8 @@
 
     python benchmarks/live_grid.py measure --out grid.json         (an hour on a quiet machine; continues if cut)
     python benchmarks/live_grid.py replay grid.json --seeds 1000   (searches on the table, its noise drawn again)
-    python benchmarks/live_grid.py live grid.json --seeds 5        (searches on the engine, judged by the table)
+    python benchmarks/live_grid.py live grid.json --out live.json  (searches on the engine, judged by the table;
+                                                                    12 to 20 minutes, continues if cut)
     python benchmarks/live_grid.py plot replay.json --out regret.svg
 
 The space: threads × slots × batch × cache type × flash attention × two prompt forms × two temperatures; llama.cpp and
@@ -23,6 +24,7 @@ import os
 import statistics
 import sys
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 
@@ -134,36 +136,97 @@ def _one(arm: str, job: tuple[int, float]):
     return search(_TABLE[0], arm, seed, at_least_s=at_least_s)
 
 
-async def live(grid: Grid, home: Path, seeds: int) -> None:
-    """The same on the engine itself; the table judges when a good point was run."""
+async def live(grid: Grid, home: Path, seeds: int, out: Path, *, minutes: float | None) -> None:
+    """The same on the engine itself; the table judges when a good point was run.
+
+    Every trial is kept in ``out`` as soon as it ended; what is there already is told again, not run again.
+    """
     from llmopt.runtime.locks import measuring_lock  # noqa: PLC0415 - only what measures needs the engine
 
+    strange = {c.key for c in grid.space.configurations()} ^ set(grid.points)
+    if strange:
+        raise SystemExit(f"{len(strange)} points of the table are not those of its space: measure it again")
     machine = machine_at(home)
+    ends_s = math.inf if minutes is None else time.monotonic() + 60.0 * minutes
+    record = json.loads(out.read_text()) if out.exists() else {}  # noqa: ASYNC240 - nothing else waits
+    record = {"whole_s": grid.whole_cost(), "points": len(grid.points), "good": len(grid.good), "seeds": {}} | record
     with measuring_lock("live grid"):
         for seed in range(seeds):
-            coordinator = Coordinator(machine.space, GOAL, seed=seed)
-            spent = trials = 0.0
-            async with machine.bench() as bench:
-                while (proposal := coordinator.ask(bench.launch_key)) is not None:
-                    found = await run_once(machine, bench, proposal.configuration)
-                    spent += found["launch_s"] + found["warmup_s"] + found["measure_s"]
-                    trials += 1
-                    if proposal.configuration.key in grid.good:
-                        break
-                    done = found["speed"] is not None
-                    coordinator.tell(
-                        proposal.configuration,
-                        Result(
-                            outcome=Outcome.DONE if done else Outcome.FAILED,
-                            objectives=(found["speed"],) if done else None,
-                            launch_s=found["launch_s"] or None,
-                            warmup_s=found["warmup_s"], measure_s=found["measure_s"],
-                        ),
-                    )  # fmt: skip
+            entry = record["seeds"].setdefault(str(seed), {"found": False, "trials": []})
+            if await _live_seed(grid, machine, seed, entry, ends_s=ends_s, save=partial(_save, out, record)):
+                print(f"seed {seed}: {_price(entry, grid)}", flush=True)
+            else:
+                print(f"no time left in seed {seed}: the same command goes on from {out}", flush=True)
+                break
+    _summary(record, grid)
+
+
+async def _live_seed(grid: Grid, machine: Machine, seed: int, entry: dict, *, ends_s: float, save) -> bool:
+    """One search until a good point has run, or the table's whole cost is spent; False where the time ended first."""
+    coordinator = Coordinator(grid.space, GOAL, seed=seed)
+    by_key = {c.key: c for c in grid.space.configurations()}
+    for trial in entry["trials"]:
+        coordinator.ask()
+        coordinator.tell(by_key[trial["key"]], _told(trial))
+    async with machine.bench() as bench:
+        while not entry["found"] and _spent_s(entry) < grid.whole_cost():
+            if time.monotonic() > ends_s:
+                return False
+            proposal = coordinator.ask(bench.launch_key)
+            if proposal is None:
+                break
+            key = proposal.configuration.key
+            trial = {"key": key, **await run_once(machine, bench, proposal.configuration)}
+            entry["trials"].append(trial)
+            entry["found"] = key in grid.good
+            save()
             print(
-                f"seed {seed}: {trials:g} trials, {spent:.0f} engine-seconds = 1/{grid.whole_cost() / spent:.1f}",
+                f"seed {seed}, trial {len(entry['trials'])}: {_shown(trial)}, in the table "
+                f"{grid.truth[key]:.0f} of {grid.best:.0f}; {_spent_s(entry):.0f} engine-seconds",
                 flush=True,
             )
+            coordinator.tell(proposal.configuration, _told(trial))
+    return True
+
+
+def _save(out: Path, record: dict) -> None:
+    out.write_text(json.dumps(record, indent=1))
+
+
+def _shown(trial: dict) -> str:
+    return trial["outcome"] if trial["speed"] is None else f"{trial['speed']:.0f} answers/min"
+
+
+def _told(trial: dict) -> Result:
+    return Result(
+        outcome=Outcome.FAILED if trial["speed"] is None else Outcome.DONE,
+        objectives=None if trial["speed"] is None else (trial["speed"],),
+        launch_s=trial["launch_s"] or None,
+        warmup_s=trial["warmup_s"],
+        measure_s=trial["measure_s"],
+    )
+
+
+def _spent_s(entry: dict) -> float:
+    return sum(trial["launch_s"] + trial["warmup_s"] + trial["measure_s"] for trial in entry["trials"])
+
+
+def _price(entry: dict, grid: Grid) -> str:
+    spent = _spent_s(entry)
+    reached, times = "found" if entry["found"] else "NOT found", grid.whole_cost() / spent
+    return f"{reached} after {len(entry['trials'])} trials, {spent:.0f} engine-seconds = 1/{times:.1f} of the grid"
+
+
+def _summary(record: dict, grid: Grid) -> None:
+    over = [e for e in record["seeds"].values() if e["found"] or _spent_s(e) >= grid.whole_cost()]
+    if not over:
+        return
+    spent = sorted(_spent_s(entry) if entry["found"] else math.inf for entry in over)
+    middle = statistics.median(spent)
+    print(
+        f"{len(over)} seeds: median {middle:.0f} engine-seconds = 1/{grid.whole_cost() / middle:.1f} of the grid's "
+        f"{grid.whole_cost():.0f}; each: {', '.join(f'{s:.0f}' for s in spent)}"
+    )
 
 
 def main() -> None:
@@ -182,6 +245,8 @@ def main() -> None:
     living = commands.add_parser("live")
     living.add_argument("grid", type=Path)
     living.add_argument("--seeds", type=int, default=5)
+    living.add_argument("--out", type=Path, help="every trial, kept at once (default: live.json beside the table)")
+    living.add_argument("--minutes", type=float, help="stop after so long; the same command goes on")
     plotting = commands.add_parser("plot")
     plotting.add_argument("replayed", type=Path)
     plotting.add_argument("--out", type=Path, required=True)
@@ -194,7 +259,8 @@ def main() -> None:
     elif given.command == "replay":
         replay(given.grid, given.seeds, list(given.methods), given.out, first=given.first)
     elif given.command == "live":
-        asyncio.run(live(Grid(given.grid), given.home, given.seeds))
+        out = given.out or given.grid.with_name("live.json")
+        asyncio.run(live(Grid(given.grid), given.home, given.seeds, out, minutes=given.minutes))
     else:
         plot(given.replayed, given.out)
 

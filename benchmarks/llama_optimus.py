@@ -1,14 +1,16 @@
 """llama-optimus and our search on llama-optimus' own objective: tokens a second of a single stream.
 
-    python benchmarks/llama_optimus.py measure --out bench.json      (five quiet minutes)
-    python benchmarks/llama_optimus.py replay bench.json --seeds 200
+    python benchmarks/llama_optimus.py measure --out bench.json      (about five quiet minutes; continues if cut)
+    python benchmarks/llama_optimus.py replay bench.json --seeds 100
 
 No ``llama-bench`` binary comes with the embedded llama.cpp. The table therefore holds what it would measure, measured
 through the server: generation (``tg``) and prompt tokens a second (``pp``) of one stream, for threads × flash attention
 × batch × micro-batch, two repeats. llama-optimus 0.1.9 is fetched as a wheel, read as a zip file and runs unchanged
-through its three stages with its defaults, except that the function that would call ``llama-bench`` looks the answer
-up: at the nearest batch sizes of the table, with the noise of the repeats, for the seconds it took. Its warm-up and its
-two last benchmarks are not counted. Ours searches the same settings, batch sizes in powers of two.
+through its three stages with its defaults (45 + 2 + 45 trials), except that the function that would call
+``llama-bench`` looks the answer up: at the nearest batch sizes of the table, as the mean of its three repetitions with
+the noise of ours, for one launch without warm-up and three measurements. Its own long warm-up, its search for GPU
+layers and its two last benchmarks are not counted. Ours searches the same settings, one measurement a trial, and pays
+its warm-ups.
 """
 
 from __future__ import annotations
@@ -38,11 +40,11 @@ from llmopt.search.space import Space
 
 GOAL = parse_objectives("tokens_per_s")
 WHEEL = "llama-optimus==0.1.9"
-SIZES = (32, 128, 512, 2048)
+BATCHES, MICRO_BATCHES = (128, 512), (32, 128, 512)
 NAMES = ("threads", "flash_attention", "batch", "ubatch")
 METRICS = ("tg", "pp", "mean")
-TRIALS = 45
-"""llama-optimus' default for each of its two long stages."""
+TRIALS, TOKENS, REPETITIONS = 45, 192, 3
+"""llama-optimus' defaults: of each of its two long stages, and of what it asks ``llama-bench`` for."""
 
 
 def space(threads, defaults, conflict) -> Space:
@@ -50,8 +52,8 @@ def space(threads, defaults, conflict) -> Space:
         [
             Parameter(name="threads", level="launch", values=threads, ordinal=True),
             Parameter(name="flash_attention", level="launch", values=("on", "off")),
-            Parameter(name="batch", level="launch", values=SIZES[1:], ordinal=True),
-            Parameter(name="ubatch", level="launch", values=SIZES[:3], ordinal=True),
+            Parameter(name="batch", level="launch", values=BATCHES, ordinal=True),
+            Parameter(name="ubatch", level="launch", values=MICRO_BATCHES, ordinal=True),
         ],
         engine="llamacpp",
         defaults=defaults,
@@ -65,42 +67,55 @@ async def measure(out: Path, home: Path, repeats: int) -> None:
 
     from llmopt.runtime.locks import measuring_lock  # noqa: PLC0415 - as above
 
-    machine = Machine(home, items=4, tokens=32, streams=1)
+    machine = Machine(home, items=3, tokens=24, streams=1)
     cores = max(int(machine.prepared.hardware.cpu.usable_cores), 1)
     defaults = {**machine.defaults, "slots": 1, "prefix_cache": False, "cache_type_k": "f16", "cache_type_v": "f16"}
     threads = tuple(sorted({1, 2, cores}))
     points = list(space(threads, defaults, machine.conflict).configurations())
     table: dict = {"threads": threads, "points": {}}
+    if out.exists():  # noqa: ASYNC240 - nothing else waits
+        table = json.loads(out.read_text())  # noqa: ASYNC240 - as above
+    print(f"{len(points)} points, {repeats} repeats")
     with measuring_lock("llama-optimus' objective"):
         for repeat in range(repeats):
             async with machine.bench() as bench:
-                for c in sorted(points, key=lambda c: seeded(repeat, c.key).random()):
-                    run, found = await machine.measure(bench, c)
-                    assert found is not None, run
-                    tg = 1000.0 / found.value("tpot_p50_ms")
-                    pp = 1000.0 * found.value("prompt_tokens_mean") / found.value("ttft_p50_ms")
+                order = sorted(points, key=lambda c: seeded(repeat, c.key).random())
+                for done, c in enumerate(order, start=1):
                     at = {name: c.launch[name] for name in NAMES}
                     entry = table["points"].setdefault(c.key, {"at": at, "runs": []})
+                    if len(entry["runs"]) > repeat:
+                        continue
+                    run, found = await machine.measure(bench, c)
+                    if found is None:
+                        raise SystemExit(f"{at} could not be measured: {run}")
+                    tg = 1000.0 / found.value("tpot_p50_ms")
+                    pp = 1000.0 * found.value("prompt_tokens_mean") / found.value("ttft_p50_ms")
                     entry["runs"].append({"tg": tg, "pp": pp, **run})
-                    print(f"repeat {repeat + 1}: {at} tg {tg:.1f} pp {pp:.1f} tokens/s", flush=True)
-    out.write_text(json.dumps(table, indent=1))  # noqa: ASYNC240 - nothing else waits
+                    out.write_text(json.dumps(table, indent=1))  # noqa: ASYNC240 - nothing else waits
+                    print(
+                        f"repeat {repeat + 1}, {done}/{len(order)}: {at} tg {tg:.1f} pp {pp:.1f} tokens/s", flush=True
+                    )
 
 
 def key_of(at) -> tuple:
     return tuple(at[name] for name in NAMES)
 
 
+def _prices(runs: list[dict]) -> dict[str, float]:
+    return {name: statistics.mean(run[name] for run in runs) for name in ("launch_s", "warmup_s", "measure_s")}
+
+
 class Bench:
     """The table as ``llama-bench``: tokens a second of settings, with noise; counts what it was asked."""
 
     def __init__(self, table: dict, metric: str) -> None:
-        self.points = [
-            (e["at"], [self._figure(r, metric) for r in e["runs"]], self._seconds(e["runs"]))
-            for e in table["points"].values()
-        ]
-        self.truth = {key_of(at): math.exp(statistics.mean(map(math.log, runs))) for at, runs, _ in self.points}
+        entries = list(table["points"].values())
+        self.points = [entry["at"] for entry in entries]
+        self.prices = {key_of(e["at"]): _prices(e["runs"]) for e in entries}
+        figures = {key_of(e["at"]): [self._figure(r, metric) for r in e["runs"]] for e in entries}
+        self.truth = {key: math.exp(statistics.mean(map(math.log, runs))) for key, runs in figures.items()}
         self.residuals = [
-            sign * math.log(runs[0] / runs[1]) / math.sqrt(2) for _, runs, _ in self.points for sign in (1, -1)
+            sign * math.log(runs[0] / runs[1]) / math.sqrt(2) for runs in figures.values() for sign in (1, -1)
         ]
         self.best = max(self.truth.values())
         self.good = {key for key, value in self.truth.items() if value >= 0.95 * self.best}
@@ -110,30 +125,26 @@ class Bench:
     def _figure(run: dict, metric: str) -> float:
         return (run["tg"] + run["pp"]) / 2 if metric == "mean" else run[metric]
 
-    @staticmethod
-    def _seconds(runs: list[dict]) -> float:
-        return statistics.mean(r["launch_s"] + r["warmup_s"] + r["measure_s"] for r in runs)
-
     def begin(self, seed: int) -> None:
         self.source, self.spent_s, self.asked = random.Random(f"noise:{seed}"), 0.0, 0
         self.found_s: float | None = None
-        self.found_after: int | None = None
 
     def nearest(self, threads: int, flash: str, batch: int, ubatch: int) -> dict:
         """llama.cpp itself lowers a micro-batch above the batch."""
         wanted = (math.log2(max(batch, 1)), math.log2(max(min(ubatch, batch), 1)))
-        rows = [at for at, _, _ in self.points if at["threads"] == threads and at["flash_attention"] == flash]
+        rows = [at for at in self.points if at["threads"] == threads and at["flash_attention"] == flash]
         return min(rows, key=lambda at: math.dist(wanted, (math.log2(at["batch"]), math.log2(at["ubatch"]))))
 
-    def run(self, at: dict) -> tuple[float, float]:
-        """Tokens a second and the seconds it took."""
-        key = key_of(at)
-        seconds = next(s for other, _, s in self.points if key_of(other) == key)
+    def run(self, at: dict, *, repetitions: int = 1, warm: bool = True) -> tuple[float, float]:
+        """Tokens a second, the mean of so many measurements on one launch, and the seconds it took."""
+        key, price = key_of(at), self.prices[key_of(at)]
+        seconds = price["launch_s"] + (price["warmup_s"] if warm else 0.0) + repetitions * price["measure_s"]
         self.spent_s += seconds
         self.asked += 1
         if key in self.good and self.found_s is None:
-            self.found_s, self.found_after = self.spent_s, self.asked
-        return self.truth[key] * math.exp(self.source.choice(self.residuals)), seconds
+            self.found_s = self.spent_s
+        drawn = [math.exp(self.source.choice(self.residuals)) for _ in range(repetitions)]
+        return self.truth[key] * statistics.mean(drawn), seconds
 
     def share(self, at: dict) -> float:
         return self.truth[key_of(at)] / self.best
@@ -171,16 +182,16 @@ def run_optimus(core, bench: Bench, metric: str, seed: int) -> float:
         flash = "on" if of("--flash-attn", "0") == "1" else "off"
         numbers = int(of("--threads", "1")), int(of("--batch-size", "512")), int(of("--ubatch-size", "512"))
         at = bench.nearest(numbers[0], flash, *numbers[1:])
-        speed, _ = bench.run(at)
+        speed, _ = bench.run(at, repetitions=REPETITIONS, warm=False)
         printed.append({"numbers": numbers, "flash": flash, "speed": speed})
         return speed
 
     core.run_llama_bench_with_csv = answer
     core.SEARCH_SPACE["gpu_layers"]["high"] = 0
-    core.SEARCH_SPACE["threads"]["high"] = max(at["threads"] for at, _, _ in bench.points)
+    core.SEARCH_SPACE["threads"]["high"] = max(at["threads"] for at in bench.points)
     core.TPESampler = lambda **given: _sampler(seed, given)
     with contextlib.redirect_stdout(io.StringIO()):
-        core.run_optimization(TRIALS, 192, metric, 3, "llama-bench", "model.gguf", ".", "none")
+        core.run_optimization(TRIALS, TOKENS, metric, REPETITIONS, "llama-bench", "model.gguf", ".", "none")
     # what it prints: the numbers of its third stage, the flash attention of its second
     second = max(printed[TRIALS : TRIALS + 2], key=lambda one: one["speed"])
     third = max(printed[TRIALS + 2 :], key=lambda one: one["speed"])
@@ -196,7 +207,7 @@ def _sampler(seed: int, given: dict):
 def run_ours(bench: Bench, threads, seed: int, *, trials: int) -> float:
     """So many trials of our coordinator; the true share of the optimum of the best it saw."""
     bench.begin(seed)
-    known = {key_of(at): at for at, _, _ in bench.points}
+    known = {key_of(at): at for at in bench.points}
 
     def conflict(launch) -> str | None:
         return None if key_of(launch) in known else "table"
@@ -261,7 +272,7 @@ def main() -> None:
     measuring.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "llmopt-live-grid")
     replaying = commands.add_parser("replay")
     replaying.add_argument("table", type=Path)
-    replaying.add_argument("--seeds", type=int, default=200)
+    replaying.add_argument("--seeds", type=int, default=100)
     replaying.add_argument("--trials", type=int, default=12, help="of our search")
     replaying.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "llmopt-benchmark-tables")
     replaying.add_argument("--out", type=Path)
