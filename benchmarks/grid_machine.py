@@ -42,8 +42,8 @@ class Machine:
         return Bench(self._host, self.prepared.work)
 
     async def measure(self, bench: Bench, configuration: Configuration) -> tuple[dict, Measurement | None]:
-        """One trial: how it ended and what it cost, and its figures."""
-        result = await bench.run(configuration, self.prepared.search_items)
+        """One trial on an engine of its own: how it ended and what it cost, and its figures."""
+        result = await bench.run(configuration, self.prepared.search_items, fresh=True)
         run = {
             "outcome": result.outcome.value, "launch_s": result.launch_s, "warmup_s": result.warmup_s,
             "measure_s": result.measure_s, "warnings": list(result.measurement.warnings) if result.measurement else [],

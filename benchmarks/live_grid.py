@@ -172,7 +172,7 @@ async def _live_seed(grid: Grid, machine: Machine, seed: int, entry: dict, *, en
         while not entry["found"] and _spent_s(entry) < grid.whole_cost():
             if time.monotonic() > ends_s:
                 return False
-            proposal = coordinator.ask(bench.launch_key)
+            proposal = coordinator.ask()  # no point runs on another's engine, as in the table
             if proposal is None:
                 break
             key = proposal.configuration.key

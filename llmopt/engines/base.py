@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,7 +20,15 @@ from llmopt.records import (
     Task,
 )
 
-__all__ = ["COMMON_REQUEST_SETTINGS", "SERVER_REQUEST_SETTINGS", "Engine", "Rehearsed", "RunFolder"]
+__all__ = [
+    "COMMON_REQUEST_SETTINGS",
+    "SERVER_REQUEST_SETTINGS",
+    "Engine",
+    "Forgetful",
+    "Forgetting",
+    "Rehearsed",
+    "RunFolder",
+]
 
 COMMON_REQUEST_SETTINGS = frozenset({"temperature", "top_p", "max_tokens", "seed", "prompt_form"})
 """What every OpenAI-compatible endpoint takes (``prompt_form`` is ours: it shapes the messages)."""
@@ -40,6 +48,16 @@ class RunFolder:
 
     folder: Path
     endpoint: Endpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetting:
+    """What keeps a trial on a running engine from profiting from earlier ones; prompts and answers stay as they are."""
+
+    calls: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    """Path and body of what is posted, in order, before the trial."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Body fields of all of the trial's requests."""
 
 
 @runtime_checkable
@@ -96,7 +114,19 @@ class Engine(Protocol):
         ...
 
     def remembers(self, settings: Settings) -> bool:
-        """Whether a request may profit from an earlier one (prefix caching): then every pass starts a fresh engine."""
+        """Whether a request may profit from an earlier one (prefix caching): then every pass starts a fresh engine.
+
+        Unless it can be made to forget: see ``Forgetful``.
+        """
+        ...
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """An engine that remembers, but need not be restarted between two trials."""
+
+    def forget(self, settings: Settings, turn: int) -> Forgetting | None:
+        """What keeps pass number ``turn`` apart from all others; None where only a restart does."""
         ...
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from llmopt.engines.base import Engine, RunFolder
+from llmopt.engines.base import Engine, Forgetful, Forgetting, RunFolder
 from llmopt.engines.probing import ask, worker
 from llmopt.records import (
     Hardware,
@@ -124,6 +124,10 @@ class Contained:
     def remembers(self, settings: Settings) -> bool:
         """As the engine itself."""
         return self._engine.remembers(settings)
+
+    def forget(self, settings: Settings, turn: int) -> Forgetting | None:
+        """As the engine itself."""
+        return self._engine.forget(settings, turn) if isinstance(self._engine, Forgetful) else None
 
 
 def contained_plan(

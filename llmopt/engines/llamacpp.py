@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from llmopt.engines import llamacpp_defaults as defaults
-from llmopt.engines.base import SERVER_REQUEST_SETTINGS, RunFolder
+from llmopt.engines.base import SERVER_REQUEST_SETTINGS, Forgetting, RunFolder
 from llmopt.engines.llamacpp_native import NativeServer, native_server
 from llmopt.engines.probing import worker
 from llmopt.engines.sizing import (
@@ -40,7 +40,9 @@ __all__ = ["LlamaCpp", "LlamaServer"]
 LOOKUP_DRAFTERS = ("ngram-simple", "ngram-map-k")
 DRAFTERS = {"draft": "draft-simple", "eagle3": "draft-eagle3"}
 """What a draft model is to llama.cpp, by its kind; other heads it does not run."""
-SPECULATION = ("off", *LOOKUP_DRAFTERS, "ngram-mod", "ngram-cache")
+LEARNING_DRAFTERS = ("ngram-mod", "ngram-cache")
+"""What they saw in one request they propose in all later ones."""
+SPECULATION = ("off", *LOOKUP_DRAFTERS, *LEARNING_DRAFTERS)
 QUANTISED_KV = ("q8_0", "q4_0")
 KV_BLOCK = 32
 """Elements in a block of a quantised KV cache: a head's width must be a multiple."""
@@ -248,11 +250,20 @@ class LlamaCpp:
 
     def request_extra(self, settings: Settings) -> Mapping[str, Any]:
         """The server keeps a slot's last prompt; it may be used only where reuse is what is being tested."""
-        return {"cache_prompt": self.remembers(settings)}
+        return {"cache_prompt": bool(settings.get("prefix_cache"))}
 
     def remembers(self, settings: Settings) -> bool:
-        """Whether a slot keeps its last prompt."""
-        return bool(settings.get("prefix_cache"))
+        """Whether a slot keeps its last prompt, or drafts are learnt from all requests."""
+        return bool(settings.get("prefix_cache")) or settings.get("speculation") in LEARNING_DRAFTERS
+
+    def forget(self, settings: Settings, turn: int) -> Forgetting | None:
+        """A slot keeps one prompt: another word in its place, asked for without the cache. What drafts learnt stays."""
+        if settings.get("speculation") in LEARNING_DRAFTERS:
+            return None
+        word = {"prompt": f"{turn}", "n_predict": 1, "temperature": 0, "cache_prompt": False}
+        return Forgetting(
+            calls=tuple(("/completion", {**word, "id_slot": slot}) for slot in range(int(settings["slots"] or 1)))
+        )
 
     def _drafters(self, model: ModelInfo) -> tuple[str, ...]:
         """How the draft that was given for ``model`` may guess ahead, where this server can."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from llmopt.engines.accelerators import gpus, has_bfloat16, has_float8, ranks_dividing
-from llmopt.engines.base import SERVER_REQUEST_SETTINGS, RunFolder
+from llmopt.engines.base import SERVER_REQUEST_SETTINGS, Forgetting, RunFolder
 from llmopt.engines.locate import Found, locate_package
 from llmopt.engines.options import Options, options_of
 from llmopt.engines.probing import worker
@@ -199,8 +199,13 @@ class Sglang:
         return {}
 
     def remembers(self, settings: Settings) -> bool:
-        """Whether the radix cache is on."""
-        return bool(settings.get("prefix_cache"))
+        """Whether the radix cache is on, or drafts are learnt from all requests."""
+        return bool(settings.get("prefix_cache")) or settings.get("speculation") == "ngram"
+
+    def forget(self, settings: Settings, turn: int) -> Forgetting | None:
+        """The server empties its radix cache when it is told to; n-gram drafts keep what they saw."""
+        del turn
+        return None if settings.get("speculation") == "ngram" else Forgetting(calls=(("/flush_cache", {}),))
 
     def _found(self) -> Found | None:
         return locate_package(self.name, command="sglang", distributions=("sglang",))

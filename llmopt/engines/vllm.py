@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from llmopt.engines import vllm_space as space
-from llmopt.engines.base import SERVER_REQUEST_SETTINGS, RunFolder
+from llmopt.engines.base import SERVER_REQUEST_SETTINGS, Forgetting, RunFolder
 from llmopt.engines.locate import Found, locate_package
-from llmopt.engines.options import Options, options_of
+from llmopt.engines.options import Options, options_of, version_key
 from llmopt.engines.probing import worker
 from llmopt.engines.sizing import alias_of, require, searched
 from llmopt.models.draft import draft_of
@@ -51,6 +51,8 @@ VALUED = {
 UNLESS_AUTO = {"quantization": ("--quantization", "none"), "attention_backend": ("--attention-backend", "auto")}
 SWITCHES = {"prefix_cache": "--enable-prefix-caching", "chunked_prefill": "--enable-chunked-prefill"}
 READY_CAP_S = 1800.0
+SALTED_SINCE = (0, 9)
+"""The first version whose prefix cache heeds ``cache_salt``."""
 STALL_S = 300.0
 """Graph capture and compilation write nothing for minutes."""
 STOP_GRACE_S = 20.0
@@ -145,6 +147,12 @@ class Vllm:
     def remembers(self, settings: Settings) -> bool:
         """Whether the prefix cache is on."""
         return bool(settings.get("prefix_cache"))
+
+    def forget(self, settings: Settings, turn: int) -> Forgetting | None:  # noqa: ARG002 - the Protocol's signature
+        """Cached blocks are found only under the salt they were made with; versions that ignore it are restarted."""
+        found = self._found()
+        salted = found is not None and version_key(found.version) >= SALTED_SINCE
+        return Forgetting(fields={"cache_salt": f"trial-{turn}"}) if salted else None
 
     def _found(self) -> Found | None:
         return locate_package(self.name, command="vllm", distributions=DISTRIBUTIONS)

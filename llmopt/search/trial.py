@@ -1,15 +1,15 @@
 """One trial: an engine with these launch settings, these requests at this load, figures with intervals.
 
 A ``Bench`` holds at most one running engine. Trials that share launch settings run on the same engine; any other trial
-makes it stop the old one (release proved) and start the new one.
+makes it stop the old one (release proved) and start the new one. Where the engine remembers prompts (prefix caching) it
+is made to forget them between two trials, or started afresh if it cannot: no trial profits from an earlier one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -18,7 +18,6 @@ from llmopt.errors import DoesNotFit, EngineError
 from llmopt.failures import Failure, advise
 from llmopt.measure.client import Client
 from llmopt.measure.counting import count_tokens
-from llmopt.measure.diversity import diversity
 from llmopt.measure.engine_metrics import EngineWatch
 from llmopt.measure.judging import Judge
 from llmopt.measure.load import OnSample, drive
@@ -38,10 +37,13 @@ from llmopt.records import (
     Sample,
 )
 from llmopt.search.asked import Asked, Failed, Referee, TrialResult
+from llmopt.search.forgetting import NOTHING, forgotten
+from llmopt.search.together import Kept, Together, various
 from llmopt.search.workload import Workload, request_for
 from llmopt.workload.repeats import repeats_for
 
 if TYPE_CHECKING:
+    from llmopt.engines.base import Forgetting
     from llmopt.engines.launch import RunningEngine
     from llmopt.hardware.sampler import TracePoint
     from llmopt.hardware.supervision import WatchedLaunch
@@ -129,7 +131,11 @@ class EngineHost(Protocol):
         ...
 
     def remembers(self, configuration: Configuration) -> bool:
-        """Whether requests may profit from earlier ones (prefix caching): then every pass starts a fresh engine."""
+        """Whether requests may profit from earlier ones (prefix caching)."""
+        ...
+
+    def forget(self, configuration: Configuration, turn: int) -> Forgetting | None:
+        """What keeps pass number ``turn`` apart from all others on a running engine; None where a restart must."""
         ...
 
     @property
@@ -141,13 +147,17 @@ class EngineHost(Protocol):
 class Bench:
     """Runs configurations one after another; an async context manager that leaves no engine behind."""
 
-    def __init__(self, host: EngineHost, work: Workload) -> None:
+    def __init__(self, host: EngineHost, work: Workload, *, kept: Kept | None = None) -> None:
+        """``kept``: answers that need not be asked again where no speed is measured."""
         self._host = host
         self._work = work
+        self._kept = kept
         self._stack = AsyncExitStack()
         self._hosted: Hosted | None = None
         self._launch_key: str | None = None
-        self._remembers = False
+        self._turn = 0
+        self._reusable = True
+        self._apart: Mapping[str, Any] = {}
         self._watched: WatchedLaunch | None = None
 
     async def __aenter__(self) -> Self:
@@ -159,7 +169,7 @@ class Bench:
     @property
     def launch_key(self) -> str | None:
         """The launch settings that are running now; None where even the same would be started afresh."""
-        return None if self._remembers else self._launch_key
+        return self._launch_key if self._reusable else None
 
     @property
     def course(self) -> tuple[TracePoint, ...]:
@@ -211,20 +221,29 @@ class Bench:
     ) -> list[TrialResult]:
         """Measure several request settings of one launch at once: quality only, never a speed.
 
-        An item is asked of all of them before the next one. Time is shared out evenly; the launch is the first one's.
+        Time is shared out evenly; the launch is the first one's. Where all answers were kept no engine is needed.
         """
         given: Sequence[Referee | None] = referees or [None] * len(configurations)
         asked = [Asked(c, items, self._work, r) for c, r in zip(configurations, given, strict=True)]
-        return await self._run(asked, items, on_sample, fresh=fresh)
+        together = Together(asked, items, self._work, kept=self._kept, on_sample=on_sample)
+        if together.complete:
+            return together.results({})
+        return await self._run(asked, items, on_sample, fresh=fresh, together=together)
 
     async def _run(
-        self, asked: Sequence[Asked], items: Sequence[Item], on_sample: OnSample | None, *, fresh: bool
+        self,
+        asked: Sequence[Asked],
+        items: Sequence[Item],
+        on_sample: OnSample | None,
+        *,
+        fresh: bool,
+        together: Together | None = None,
     ) -> list[TrialResult]:
         began_s = time.monotonic()
         launch_s = warmup_s = 0.0
         configuration, load = asked[0].configuration, asked[0].load
         try:
-            restarted = fresh or self._launch_key != configuration.launch_key or self._host.remembers(configuration)
+            restarted = fresh or not await self._goes_on(configuration)
             if restarted:
                 await self._switch(configuration)
                 launch_s = time.monotonic() - began_s
@@ -238,10 +257,10 @@ class Bench:
                     warmup_s = asked[0].warm.seconds
                 hosted.memory.phase("serving")
                 before_s = time.monotonic()
-                if len(asked) == 1:
+                if together is None:
                     found = [await self._measure(client, hosted, asked[0], items, on_sample)]
                 else:
-                    found = await self._measure_together(client, hosted, asked, items, on_sample)
+                    found = await self._measure_together(client, hosted, together, asked[0])
                 measure_s = (time.monotonic() - before_s) / len(asked)
             hosted.engine.check()
         except DoesNotFit as error:
@@ -259,7 +278,27 @@ class Bench:
         self._hosted = await self._stack.enter_async_context(self._host.launch(configuration))
         self._watched = self._hosted.memory
         self._launch_key = configuration.launch_key
-        self._remembers = self._host.remembers(configuration)
+        forgetting = self._forgetting(configuration)
+        self._reusable = forgetting is not None
+        self._apart = forgetting.fields if forgetting is not None else {}
+
+    def _forgetting(self, configuration: Configuration) -> Forgetting | None:
+        """What the next pass needs to be apart from all others; None where only a restart does that."""
+        self._turn += 1
+        return self._host.forget(configuration, self._turn) if self._host.remembers(configuration) else NOTHING
+
+    async def _goes_on(self, configuration: Configuration) -> bool:
+        """Whether the running engine can take this trial too: same launch settings, and nothing remembered."""
+        if self._hosted is None or self._launch_key != configuration.launch_key:
+            return False
+        forgetting = self._forgetting(configuration)
+        if forgetting is None or not await forgotten(self._hosted.engine.endpoint, forgetting.calls):
+            return False
+        self._apart = forgetting.fields
+        return True
+
+    def _extra(self, configuration: Configuration) -> Mapping[str, Any]:
+        return {**self._host.request_extra(configuration), **self._apart}
 
     async def _stop_after_failure(self) -> None:
         """Stop an engine that failed; that it had died by itself is already the result."""
@@ -269,7 +308,7 @@ class Bench:
             return
 
     def _warmup_requests(self, configuration: Configuration) -> list[Request]:
-        extra = self._host.request_extra(configuration)
+        extra = self._extra(configuration)
         short = replace(self._work, max_tokens=min(self._work.max_tokens, WARM_UP_TOKENS))
         return [request_for(item, configuration.request, short, extra) for item in self._work.warmup_items]
 
@@ -278,7 +317,7 @@ class Bench:
     ) -> TrialResult:
         work = self._work
         params = asked.configuration.request
-        extra = self._host.request_extra(asked.configuration)
+        extra = self._extra(asked.configuration)
         passes: list[Sequence[Request]] = [
             [request_for(item, params, work, extra, repeat=repeat) for item in items]
             for repeat in range(repeats_for(params, work.repeats))
@@ -319,7 +358,7 @@ class Bench:
                 **speed(run, work.slo, window=certificate.window),
                 **quality(items, scores),
                 **counters.estimates(),
-                **self._diversity(asked, items, samples),
+                **various(asked, items, samples, work),
                 "memory_bytes": _peak(hosted),
             },
             valid=certificate.valid,
@@ -328,51 +367,14 @@ class Bench:
         )
         return asked.result(measurement, samples, scores)
 
-    def _diversity(self, asked: Asked, items: Sequence[Item], samples: Sequence[Sample]) -> dict[str, Estimate]:
-        greedy = asked.configuration.request.temperature == 0
-        return diversity(items, samples, greedy=greedy) if self._work.repeats > 1 else {}
-
     async def _measure_together(
-        self,
-        client: Client,
-        hosted: Hosted,
-        asked: Sequence[Asked],
-        items: Sequence[Item],
-        on_sample: OnSample | None,
+        self, client: Client, hosted: Hosted, together: Together, first: Asked
     ) -> list[TrialResult]:
-        work = self._work
-        extra = self._host.request_extra(asked[0].configuration)
-
-        def requests() -> Iterator[Request]:
-            for repeat, item in itertools.product(range(work.repeats), items):
-                for place, one in enumerate(asked):
-                    params = one.configuration.request
-                    if not one.decided.is_set() and repeat < repeats_for(params, work.repeats):
-                        request = request_for(item, params, work, extra, repeat=repeat)
-                        yield replace(request, item_id=f"{place}.{repeat}:{item.id}")
-
-        samples: list[list[Sample]] = [[] for _ in asked]
-
-        def note(sample: Sample) -> None:
-            if on_sample is not None:
-                on_sample(sample)
-            origin, _, item_id = sample.item_id.partition(":")
-            place, repeat = (int(number) for number in origin.split("."))
-            samples[place].append(replace(sample, item_id=item_id))
-            if not repeat:  # a referee counts every item once
-                asked[place].note(samples[place][-1])
-
-        streams = (work.load.streams or 1) * len(asked)
-        load = Load(streams=min(streams, max(places(asked[0].configuration), 1)), seed=work.load.seed)
-        await drive(client, requests(), load, on_sample=note, stop=hosted.out_of_memory)
-        self._check_answers(client, hosted, [sample for found in samples for sample in found])
-        results = []
-        for one, found in zip(asked, samples, strict=True):
-            scores = one.scores(found)
-            various = self._diversity(one, items, found)
-            measurement = Measurement(estimates={**quality(items, scores), **various, "memory_bytes": _peak(hosted)})
-            results.append(one.result(measurement, tuple(found), scores))
-        return results
+        requests = together.requests(self._extra(first.configuration))
+        load = together.load(places(first.configuration))
+        await drive(client, requests, load, on_sample=together.answered, stop=hosted.out_of_memory)
+        self._check_answers(client, hosted, together.samples)
+        return together.results({"memory_bytes": _peak(hosted)})
 
     @staticmethod
     def _check_answers(client: Client, hosted: Hosted, samples: Sequence[Sample]) -> None:

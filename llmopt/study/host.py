@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmopt.engines.accelerators import placement
-from llmopt.engines.base import Engine
+from llmopt.engines.base import Engine, Forgetful, Forgetting
 from llmopt.engines.launch import Phase, RunningEngine, launch
 from llmopt.engines.recognise import recognise
 from llmopt.hardware.levels import LevelChange, MemoryLimits
@@ -69,6 +69,14 @@ class StudyHost:
     def remembers(self, configuration: Configuration) -> bool:
         """Whether requests may profit from earlier ones under these launch settings."""
         return self.engine.remembers(configuration.launch)
+
+    def forget(self, configuration: Configuration, turn: int) -> Forgetting | None:
+        """What keeps a pass on the running engine apart from those before it; None where only a restart does."""
+        return self.engine.forget(configuration.launch, turn) if isinstance(self.engine, Forgetful) else None
+
+    def restarts(self, configuration: Configuration) -> bool:
+        """Whether every pass needs an engine of its own: it remembers, and cannot be made to forget."""
+        return self.remembers(configuration) and self.forget(configuration, 0) is None
 
     @property
     def metric_names(self) -> Mapping[str, str]:

@@ -18,6 +18,8 @@ FOLDER = "answers"
 class KeptAnswers:
     """The response cache as one prepared task sees it. Only where no speed is measured: a kept answer has none.
 
+    That is ``benchmark`` and ``compare`` for quality alone, and the trials of a search that judges nothing but answers.
+
     Weights without a checksum are told apart by path, size and time of change; an engine that is not ours is never
     reused, since what serves there may change between two requests.
     """

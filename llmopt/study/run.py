@@ -29,6 +29,7 @@ from llmopt.study.cluster import Cluster, ClusterBench
 from llmopt.study.events import Event, Listener
 from llmopt.study.final import Finals, plan_final
 from llmopt.study.host import StudyHost
+from llmopt.study.kept_answers import KeptAnswers
 from llmopt.study.knowledge import gather, learnt_memory
 from llmopt.study.limits import refuse_hopeless
 from llmopt.study.planning import Planner
@@ -152,7 +153,7 @@ class StudyRun:
         if self.cluster is not None:
             yield ClusterBench(self.cluster, self._job)
             return
-        async with Bench(self.host, self.prepared.work) as bench:
+        async with Bench(self.host, self.prepared.work, kept=KeptAnswers(self.prepared)) as bench:
             yield bench
 
     def _job(self) -> Job:
@@ -327,7 +328,7 @@ class StudyRun:
             baseline,
             best,
             items=len(self.prepared.search_items),
-            fresh_passes=self.host.remembers(best.configuration) or self.host.remembers(baseline.configuration),
+            fresh_passes=self.host.restarts(best.configuration) or self.host.restarts(baseline.configuration),
             arms=arms,
         )
 

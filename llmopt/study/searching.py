@@ -149,7 +149,7 @@ class Searching:
     async def _try(self, proposals: Sequence[Proposal]) -> list[Ended]:
         left_s = self._planner.left_s(self._coordinator.costs)
         referees = [Referee(self._race, self._incumbents.answers, items=len(self._runner.items)) for _ in proposals]
-        if len(proposals) == 1:
+        if not self._together:
             return [await self._runner.run(proposals[0], phase="search", left_s=left_s, referee=referees[0])]
         return await self._runner.run_together(proposals, phase="search", left_s=left_s, referees=referees)
 

@@ -9,7 +9,8 @@ that left our session); ``port`` (``free``, ``stolen``); ``faults`` (``[{"at": �
 ``freeze:SECONDS`` or ``log:TEXT``); ``refuse`` (``{"status": 429, "first": 1, "count": 2, "retry_after": 1}``);
 ``stream`` (names of ``STREAM_ODDITIES``) and ``stream_at`` (from which token); ``timing`` (``{"ttft_ms": …, "itl_ms":
 …, "tokens": …}`` or ``{"at_ms": [...]}``): exact times in place of computed ones; ``wrong_every`` (each n-th answer is
-spoilt); ``accuracy`` (prompt form → share).
+spoilt); ``accuracy`` (prompt form → share); ``remembers`` (prompts are cached by whole messages, under the
+``cache_salt`` of their request, until ``/flush_cache``).
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ class Scenario:
     timing: dict[str, Any] = field(default_factory=dict)
     wrong_every: int = 0
     accuracy: dict[str, float] = field(default_factory=dict)
+    remembers: bool = False
 
     def due(self, when: str, number: float = 0.0) -> tuple[Fault, ...]:
         """The faults of this moment."""

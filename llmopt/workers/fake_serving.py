@@ -50,6 +50,7 @@ class Job:
 
     tokens: list[str]
     prompt_tokens: int
+    cached_tokens: int = 0
     given: asyncio.Queue[str | None] = field(default_factory=asyncio.Queue)
     next: int = 0
     abandoned: bool = False
@@ -94,7 +95,8 @@ class Scheduler:
             if not job.abandoned:
                 self._running.append(job)
                 self._counters.prompt_tokens += job.prompt_tokens
-                seconds += self._settings.prompt_s(job.prompt_tokens)
+                self._counters.cached_tokens += job.cached_tokens
+                seconds += self._settings.prompt_s(job.prompt_tokens - job.cached_tokens)
         self._count()
         return seconds
 
@@ -133,6 +135,7 @@ class Serving:
         self._dialect = dialect
         self.scheduler = Scheduler(answerer, scenario, self.counters, time_scale)
         self._refused = 0
+        self._remembered: set[tuple[str, ...]] = set()
 
     async def handle(self, request: HttpRequest, connection: Connection) -> None:
         """Answer one request."""
@@ -145,6 +148,9 @@ class Serving:
             body = request.json()
             tokens = pieces(str(body.get("content") or body.get("prompt") or ""))
             connection.respond(200, {"tokens": list(range(len(tokens))), "count": len(tokens)})
+        elif request.method == "POST" and request.path == "/flush_cache" and self._scenario.remembers:
+            self._remembered.clear()
+            connection.respond(200, {"status": "ok"})
         else:
             self._describe(request, connection)
 
@@ -181,7 +187,8 @@ class Serving:
         if not isinstance(messages, list) or not messages:
             connection.respond(400, {"error": {"message": "messages are missing", "type": "invalid_request_error"}})
             return
-        prompt_tokens = sum(MESSAGE_TOKENS + len(pieces(content_of(message))) for message in messages)
+        sizes = [MESSAGE_TOKENS + len(pieces(content_of(message))) for message in messages]
+        prompt_tokens = sum(sizes)
         limit = int(body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_MAX_TOKENS)
         room = self._answerer.settings.context // self._answerer.settings.slots
         if prompt_tokens >= room:
@@ -191,11 +198,21 @@ class Serving:
             return
         tokens = pieces(self._text(number, messages, body))
         finish = "stop" if len(tokens) <= limit else "length"
-        job = Job(tokens=tokens[:limit], prompt_tokens=prompt_tokens)
+        known = self._known_messages([str(body.get("cache_salt")), *map(content_of, messages)])
+        job = Job(tokens=tokens[:limit], prompt_tokens=prompt_tokens, cached_tokens=sum(sizes[:known]))
         try:
             await self._give(job, body, connection, chat=chat, number=number, finish=finish)
         finally:
             job.abandoned = True
+
+    def _known_messages(self, prompt: list[str]) -> int:
+        """How many messages from the beginning (after the salt) were read before; the prompt is known from now on."""
+        if not self._scenario.remembers:
+            return 0
+        beginnings = [tuple(prompt[: count + 1]) for count in range(1, len(prompt))]
+        known = sum(beginning in self._remembered for beginning in beginnings)
+        self._remembered.update(beginnings)
+        return known
 
     def _refuse(self, number: int, connection: Connection) -> bool:
         refuse = self._scenario.refuse
@@ -222,7 +239,7 @@ class Serving:
             "prompt_tokens": job.prompt_tokens,
             "completion_tokens": len(job.tokens),
             "total_tokens": job.prompt_tokens + len(job.tokens),
-            "prompt_tokens_details": {"cached_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": job.cached_tokens},
         }
         kind = "chat.completion" if chat else "text_completion"
         shell = {"id": f"fake-{number}", "object": kind, "created": int(time.time()), "model": self._model}

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from llmopt.config.settings import load_settings
+from llmopt.paths import Workspace
 from llmopt.runtime.guardian import Guardian
+from llmopt.study.prepare import Prepared, prepare
+from llmopt.study.request import StudyRequest
 
 
 @pytest.fixture
@@ -16,6 +20,15 @@ def guardian(tmp_path: Path) -> Iterator[Guardian]:
     with Guardian(tmp_path / "guard", cgroups=False) as guardian:
         assert guardian.containment == "tag"
         yield guardian
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Prepared:
+    """A study of the scripted engine on four easy items."""
+    workspace = Workspace(root=tmp_path / "study")
+    workspace.root.mkdir()
+    request = StudyRequest(model="smollm2-135m", dataset="korean_math_easy", samples=4, streams=2, engine="fake")
+    return prepare(request, workspace=workspace, settings=load_settings(workspace))
 
 
 @pytest.fixture(params=["tag", "cgroup"])

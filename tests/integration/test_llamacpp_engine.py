@@ -159,6 +159,24 @@ def test_baseline_runs_as_planned_and_stops_at_once(start, model):
     assert not socket_path.exists()
 
 
+def test_slots_that_remember_are_made_to_forget(start, model):
+    warm = ENGINE.baseline(model, probe(), replace(TASK, prefix_cache=True))
+    server = start(warm)
+
+    def cached(slot: int) -> int:
+        return int(complete(server, id_slot=slot)["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    slots = range(int(warm["slots"]))
+    unknown = [cached(slot) for slot in slots]
+    known = [cached(slot) for slot in slots]
+    assert min(known) > max(unknown) + 5, "the cache works, or there would be nothing to forget"
+    forgetting = ENGINE.forget(warm, 1)
+    assert forgetting is not None
+    for path, body in forgetting.calls:
+        assert server.ask(path, body)[0] == 200
+    assert [cached(slot) for slot in slots] == unknown
+
+
 def swallow(server: Server) -> None:
     with contextlib.suppress(OSError, http.client.HTTPException), server.connection() as connection:
         body = {"messages": QUESTION, "max_tokens": 3000, "ignore_eos": True, "stream": True}

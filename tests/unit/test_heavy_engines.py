@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmopt.engines import locate, options, probing, vllm
-from llmopt.engines.base import RunFolder
+from llmopt.engines.base import Forgetting, RunFolder
 from llmopt.engines.openai import OpenAI, endpoint_of
 from llmopt.engines.options import known_versions, options_of, parse_help, version_key
 from llmopt.engines.probing import worker
@@ -75,6 +75,10 @@ def test_sglang_turns_off_what_is_not_tested_and_hides_its_key():
     warm = replace(TASK, prefix_cache=True)
     settings = engine.baseline(MODEL, machine(24), warm)
     assert engine.remembers(settings)
+    assert engine.forget(settings, 1) == Forgetting(calls=(("/flush_cache", {}),))
+    learning = {**settings, "speculation": "ngram", "prefix_cache": False}
+    assert engine.remembers(learning)
+    assert engine.forget(learning, 1) is None
     assert "--disable-radix-cache" not in engine.plan(MODEL, settings, PORT).argv
 
 

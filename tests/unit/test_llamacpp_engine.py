@@ -177,6 +177,17 @@ def test_prompt_cache_is_used_only_where_it_is_what_is_tested():
     warm = ENGINE.baseline(MODEL, machine(), cached)
     assert ENGINE.remembers(warm)
     assert ENGINE.request_extra(warm) == {"cache_prompt": True}
+    forgetting = ENGINE.forget(warm, 7)
+    assert forgetting is not None
+    assert [body["id_slot"] for _, body in forgetting.calls] == list(range(int(warm["slots"])))
+    assert not any(body["cache_prompt"] for _, body in forgetting.calls)
+    assert not forgetting.fields
+    # what drafts learnt from earlier requests only a restart takes away, with or without the cache
+    for drafter in ("ngram-mod", "ngram-cache"):
+        learnt = {**baseline(), "speculation": drafter}
+        assert ENGINE.remembers(learnt)
+        assert ENGINE.forget(learnt, 7) is None
+        assert ENGINE.request_extra(learnt) == {"cache_prompt": False}
     assert "--cache-prompt" in ENGINE.plan(MODEL, warm, RUN).argv
     assert "--no-cache-prompt" in ENGINE.plan(MODEL, baseline(), RUN).argv
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmopt.engines import vllm, vllm_space
-from llmopt.engines.base import RunFolder
+from llmopt.engines.base import Forgetting, RunFolder
 from llmopt.engines.locate import Found
 from llmopt.engines.options import options_of
 from llmopt.engines.vllm import Vllm
@@ -195,6 +195,16 @@ def test_key_travels_by_standard_input_to_the_option_of_the_engine():
     assert plan.stdin == "k\n"
     assert plan.argv[1].endswith("keyed_main.py")
     assert plan.argv[2:4] == ("--api-key", "vllm.entrypoints.cli.main:main")
+
+
+@pytest.mark.parametrize(
+    ("version", "forgetting"),
+    [("0.32.0+cpu", Forgetting(fields={"cache_salt": "trial-5"})), ("0.8.4", None), (None, None)],
+)
+def test_trials_are_kept_apart_by_a_salt_where_the_version_heeds_it(monkeypatch, version, forgetting):
+    found = version and Found(python="/v/bin/python", version=version, origin="setting")
+    monkeypatch.setattr(vllm, "locate_package", lambda *_, **__: found)
+    assert ENGINE.forget({"prefix_cache": True}, 5) == forgetting
 
 
 def test_installed_version_decides_what_is_offered(monkeypatch):
