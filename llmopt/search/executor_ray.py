@@ -195,11 +195,11 @@ class RayExecutor:
         exceptions = self._ray.exceptions
         try:
             value = self._ray.get(run.call)
-        except (exceptions.RayActorError, exceptions.NodeDiedError) as error:
-            self._end(run, "lost", why=_first_line(error))
-            return
-        except exceptions.RayError as error:
+        except exceptions.RayTaskError as error:  # what the worker itself raised
             self._end(run, "failed", why=_first_line(getattr(error, "cause", None) or error))
+            return
+        except exceptions.RayError as error:  # its process, its node or its place is gone
+            self._end(run, "lost", why=_first_line(error))
             return
         if run.seat is None:
             self._seat(run)

@@ -132,21 +132,22 @@ async def _run(
         started_s = time.monotonic()  # fetching weights is no part of the time limit
         listener(Event(kind="weights", data=fetching_data(progress)))
 
-    cluster = None if request.cluster is None else await asyncio.to_thread(Cluster, request.cluster)
-    prepared = await asyncio.to_thread(
-        prepare,
-        request,
-        workspace=workspace,
-        settings=settings,
-        on_weights=fetching,
-        hardware=None if cluster is None else cluster.hardware,
-    )
-    prepared = with_final_items(prepared)
     with contextlib.ExitStack() as held:
+        cluster = None if request.cluster is None else await asyncio.to_thread(Cluster, request.cluster)
+        if cluster is not None:
+            held.callback(cluster.close)
+        prepared = await asyncio.to_thread(
+            prepare,
+            request,
+            workspace=workspace,
+            settings=settings,
+            on_weights=fetching,
+            hardware=None if cluster is None else cluster.hardware,
+        )
+        prepared = with_final_items(prepared)
         if cluster is None:
             held.enter_context(measuring_lock(f"optimize {name}", wait=wait_for_lock))
         else:  # its machines take their own locks
-            held.callback(cluster.close)
             _introduce(cluster, listener)
         study_id = _begin(store, prepared, name, study_id)
         ensure(study_folder(workspace, name))

@@ -184,7 +184,7 @@ def test_a_node_that_dies_in_mid_run_loses_no_finished_trial_and_runs_none_twice
     executor.close()
     assert state["killed"]
     finished = [ledger.trials[n].key for n, s in ledger.state.items() if s == "done"]
-    assert done.finished == len(finished) == len(set(finished)) == 24
+    assert done.finished == len(finished) == len(set(finished)) == 24, ledger.state
     assert done.lost_groups >= 1
     abandoned = [ledger.trials[n].key for n, s in ledger.state.items() if s == "abandoned"]
     assert abandoned
