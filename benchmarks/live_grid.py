@@ -94,33 +94,44 @@ async def measure(out: Path, home: Path, repeats: int, limit: int | None) -> Non
 
 
 def replay(path: Path, seeds: int, arms: list[str], out: Path | None, *, first: int = 0) -> None:
-    """Every arm with seeds ``first`` … on the table: what it costs until a good point has run."""
+    """Every arm with seeds ``first`` … on the table: what it costs until a good point has run.
+
+    An arm that ``out`` has of the seeds before ``first`` is continued, any other is written anew.
+    """
     grid = Grid(path)
     whole = grid.whole_cost()
     print(grid.describe())
-    raw: dict = {}
+    known = json.loads(out.read_text())["methods"] if out and out.exists() else {}
     for arm in arms:
-        jobs = [(seed, whole / 4 if seed - first < DRAWN else 0.0) for seed in range(first, first + seeds)]
+        before = known.get(arm) if first and known.get(arm, {}).get("seeds") == first else None
+        drawn = 0 if before else DRAWN
+        jobs = [(seed, whole / 4 if seed - first < drawn else 0.0) for seed in range(first, first + seeds)]
         with multiprocessing.Pool(os.cpu_count(), initializer=_load, initargs=(path,)) as pool:
             runs = pool.map(partial(_one, arm), jobs, chunksize=10)
-        never = sum(run.found_s is None for run in runs)
-        found = sorted(math.inf if run.found_s is None else run.found_s for run in runs)
-        trials = sorted(math.inf if run.found_trials is None else run.found_trials for run in runs)
-        curves = [run.course for run in runs[:DRAWN]]
-        columns = {"found_s": found, "trials": trials}
-        finite = {name: [v if math.isfinite(v) else None for v in column] for name, column in columns.items()}
-        rounded = [[(round(at_s, 1), round(share, 3)) for at_s, share in curve] for curve in curves]
-        raw[arm] = {**finite, "seeds": seeds, "never": never, "curves": rounded}
-        middle, high = statistics.median(found), found[int(0.9 * seeds)]
+        known[arm] = told = _joined(before, runs)
+        found, trials = (sorted(math.inf if v is None else v for v in told[name]) for name in ("found_s", "trials"))
+        ninth, never, middle = int(0.9 * len(found)), told["never"], statistics.median(found)
         print(
-            f"{arm:9} trials median {statistics.median(trials):g} p90 {trials[int(0.9 * seeds)]:g}"
-            f"   engine-seconds median {middle:.0f} (1/{whole / middle:.1f} of the grid) p90 {high:.0f}, never {never}",
+            f"{arm:9} {len(found)} seeds, trials median {statistics.median(trials):g} p90 {trials[ninth]:g}   engine-seconds "
+            f"median {middle:.0f} (1/{whole / middle:.1f} of the grid) p90 {found[ninth]:.0f}, never {never}",
             flush=True,
         )
         if out:  # after every arm: TPE takes minutes
             table = {"whole_s": whole, "noise": grid.noise, "points": len(grid.points), "good": len(grid.good)}
-            known = json.loads(out.read_text())["methods"] if out.exists() else {}
-            out.write_text(json.dumps({**table, "seeds_drawn": DRAWN, "methods": {**known, **raw}}))
+            out.write_text(json.dumps({**table, "seeds_drawn": DRAWN, "methods": known}))
+
+
+def _joined(before: dict | None, runs: list) -> dict:
+    """What the seeds of one arm found, behind those that ran before."""
+    curves = [[(round(at_s, 1), round(share, 3)) for at_s, share in run.course] for run in runs[:DRAWN]]
+    earlier = before or {"found_s": [], "trials": [], "seeds": 0, "never": 0, "curves": curves}
+    return {
+        "found_s": [*earlier["found_s"], *(run.found_s for run in runs)],
+        "trials": [*earlier["trials"], *(run.found_trials for run in runs)],
+        "seeds": earlier["seeds"] + len(runs),
+        "never": earlier["never"] + sum(run.found_s is None for run in runs),
+        "curves": earlier["curves"],
+    }
 
 
 _TABLE: list[Grid] = []
