@@ -112,8 +112,9 @@ def replay(path: Path, seeds: int, arms: list[str], out: Path | None, *, first: 
         found, trials = (sorted(math.inf if v is None else v for v in told[name]) for name in ("found_s", "trials"))
         ninth, never, middle = int(0.9 * len(found)), told["never"], statistics.median(found)
         print(
-            f"{arm:9} {len(found)} seeds, trials median {statistics.median(trials):g} p90 {trials[ninth]:g}   engine-seconds "
-            f"median {middle:.0f} (1/{whole / middle:.1f} of the grid) p90 {found[ninth]:.0f}, never {never}",
+            f"{arm:9} {len(found)} seeds, trials median {statistics.median(trials):g} p90 {trials[ninth]:g}"
+            f"   engine-seconds median {middle:.0f} (1/{whole / middle:.1f} of the grid) p90 {found[ninth]:.0f}"
+            f", never {never}",
             flush=True,
         )
         if out:  # after every arm: TPE takes minutes
