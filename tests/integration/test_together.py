@@ -31,6 +31,12 @@ class CountingHost(StudyHost):
 
 
 @pytest.fixture
+def prepared(prepared):
+    """With weights that are told apart: answers of weights that nobody knows are never kept."""
+    return replace(prepared, model=replace(prepared.model, sha256="known"))
+
+
+@pytest.fixture
 def host(prepared, guardian, monkeypatch, tmp_path) -> CountingHost:
     monkeypatch.setattr("llmopt.study.host.Guardian.shared", lambda: guardian)
     return host_with(Fake(time_scale=0.02), prepared, tmp_path)
