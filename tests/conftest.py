@@ -7,18 +7,17 @@ import math
 import os
 import signal
 import struct
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from llmopt.models.catalogue import find_model
 from llmopt.models.gguf import BLOCKS
 from llmopt.models.weights import ensure_weights
 from llmopt.paths import Workspace
+from tests.waiting import until
 
 
 def _weights(name: str) -> Path:
@@ -59,10 +58,7 @@ def wait_for() -> Callable[..., None]:
     """``wait_for(condition)``: return once it holds, fail after a while."""
 
     def wait(condition: Callable[[], bool], patience_s: float = 90.0) -> None:
-        deadline = time.monotonic() + patience_s
-        while not condition():
-            assert time.monotonic() < deadline, "it never came true"
-            psutil.wait_procs([], timeout=0.05)
+        assert until(condition, patience_s), "it never came true"
 
     return wait
 

@@ -8,7 +8,6 @@ import logging
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import pytest
 
 from llmopt.cli.app import main
 from llmopt.messages import set_language
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 240.0
@@ -94,10 +94,7 @@ class CommandLine:
 
     def wait_until_clean(self, patience_s: float = 20.0) -> None:
         """Wait until nothing of ours lives; fails naming what does."""
-        deadline = time.monotonic() + patience_s
-        while (left := self.left_behind()) and time.monotonic() < deadline:
-            psutil.wait_procs([], timeout=0.1)
-        assert not left, left
+        assert until(lambda: not self.left_behind(), patience_s), self.left_behind()
 
     def close(self) -> None:
         """End what a failed test left running."""

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from llmopt.runtime.guardian import Child, Guardian
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="containment of this depth needs Linux")
 
@@ -30,11 +30,8 @@ TREES = {
 (the emigrant is a shell and ``setsid``, then three, then two)."""
 
 
-def until(condition, what: str) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline, what
-        os.sched_yield()
+def becomes(condition, what: str) -> None:
+    assert until(condition, 15), what
 
 
 def names(pids: tuple[int, ...]) -> list[str]:
@@ -69,7 +66,7 @@ class Supervision(RuleBasedStateMachine):
     def spawn(self, kind: str) -> None:
         argv, programs = TREES[kind]
         child = self.guardian.spawn(argv, env={}, log_path=self.folder / "log", cwd=self.folder)
-        until(lambda: names(child.pids()) == programs, f"{kind} is up")
+        becomes(lambda: names(child.pids()) == programs, f"{kind} is up")
         self.living[child] = len(programs)
         self.seen |= set(child.pids())
 
@@ -90,19 +87,19 @@ class Supervision(RuleBasedStateMachine):
         status = child.wait(15)
         assert status is not None
         assert status.signal == signal.SIGKILL
-        until(lambda: child.pids() == (), "the rest follows")
+        becomes(lambda: child.pids() == (), "the rest follows")
         del self.living[child]
 
     @rule(halves=st.sampled_from([(0,), (1,), (0, 1), (1, 0)]))
     def guardian_is_killed(self, halves: tuple[int, ...]) -> None:
         for half in halves:
             os.kill(self.guardian.pids[half], signal.SIGKILL)
-        until(lambda: self.guardian.gone, "the loss is noticed")
+        becomes(lambda: self.guardian.gone, "the loss is noticed")
         for child in self.living:
             assert child.wait(15) is not None
             assert child.stop().how == "lost"
         self.living.clear()
-        until(lambda: not any(alive(pid) for pid in self.seen), "its trees are gone")
+        becomes(lambda: not any(alive(pid) for pid in self.seen), "its trees are gone")
         self.guardian.close()
         self.guardian = Guardian(self.folder / "guard", cgroups=self.cgroups)
 
@@ -114,9 +111,9 @@ class Supervision(RuleBasedStateMachine):
             assert child.poll() is None
             assert len(child.pids()) == size
         expected = {pid for child in self.living for pid in child.pids()}
-        until(lambda: {pid for pid in self.seen if alive(pid)} == expected, "no more and no fewer")
+        becomes(lambda: {pid for pid in self.seen if alive(pid)} == expected, "no more and no fewer")
         records = self.folder / "guard"
-        until(lambda: len(list(records.glob("*.json"))) == len(self.living), "a record for each, and no other")
+        becomes(lambda: len(list(records.glob("*.json"))) == len(self.living), "a record for each, and no other")
 
     def teardown(self) -> None:
         if hasattr(self, "guardian"):
