@@ -21,6 +21,8 @@ LEAST_PAIRS = 2
 MOST_PAIRS = 500
 STREAMS = (1, 4, 16, 64)
 """Streams at which our own client is held against the mock."""
+REQUESTS_EACH, TIMING = 8, {"ttft_ms": 50.0, "itl_ms": 20.0, "tokens": 16}
+"""What each stream asks then: many short answers, because what is kept is the error of the first token's time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,10 @@ async def calibrate(
     kept = Calibration(workspace.cache, hardware=measured["hardware"]["fingerprint"])
     kept.keep_noise(floor, engine=one["engine"], model=one["facts"]["name"])
     listener(Event(kind="note", data={"key": "measure.checking_client", "values": {}}))
-    clients = [await check_client(guardian=Guardian.shared(), streams=streams) for streams in STREAMS]
+    clients = [
+        await check_client(guardian=Guardian.shared(), streams=streams, requests_each=REQUESTS_EACH, timing=TIMING)
+        for streams in STREAMS
+    ]
     kept.keep_client({client.streams: client.ttft_error_p99_ms for client in clients})
     return _result(request, measured, floor, clients, str(kept.path))
 
