@@ -34,13 +34,14 @@ def command(as_json: bool, debug: bool, wait: bool, exports: tuple[str, ...], **
     check_load(given)
     output = Output(as_json=as_json)
     workspace, settings = opened(given, [name for name in MEASURED_FLAGS if name != "model"], debug=debug)
-    baseline = _baseline(given["baseline"], workspace)
+    baseline, folder = _baseline(given["baseline"], workspace)
     named = named_sides((*given["models"], *given["more"]), workspace)
     request = CompareRequest(
         study=_study(given, settings, baseline, workspace=workspace, as_json=as_json),
         models=named.models,
         imported=named.imported,
         baseline=baseline,
+        baseline_folder=folder,
         fail_if_worse=share_of(given["fail_if_worse"], "compare.percent"),
         repeats=given["repeats"],
         until_decided=given["until_decided"],
@@ -59,15 +60,16 @@ def command(as_json: bool, debug: bool, wait: bool, exports: tuple[str, ...], **
     return 0
 
 
-def _baseline(text: str | None, workspace: Any) -> dict[str, Any] | None:
+def _baseline(text: str | None, workspace: Any) -> tuple[dict[str, Any] | None, Path | None]:
+    """The earlier result, and the folder it lies in."""
     if text is None:
-        return None
+        return None, None
     from llmopt.study.contenders import find_result, load_result
 
     path = find_result(text, workspace)
     if path is None:
         raise DataError("benchmark.no_such_result", path=Path(text))
-    return load_result(path)
+    return load_result(path), path.parent
 
 
 def _study(

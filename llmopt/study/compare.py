@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmopt.config.settings import SettingsView
@@ -31,7 +32,7 @@ from llmopt.study.launches import Contender, Launched, envelope, recording, shor
 from llmopt.study.optimize import study_name
 from llmopt.study.repeats import MOST, looks_for, pairs_for, tell_resolution
 from llmopt.study.request import StudyRequest
-from llmopt.study.token_match import paired_matches
+from llmopt.study.token_match import Answered, greedy, paired_matches, stored_answers
 
 __all__ = ["CompareRequest", "baseline_request", "compare", "gate", "overall", "step_down"]
 
@@ -50,6 +51,8 @@ class CompareRequest:
     models: tuple[str, ...] = ()
     baseline: Mapping[str, Any] | None = None
     """The content of an earlier ``result.json``."""
+    baseline_folder: Path | None = None
+    """Where that file lies: the raw answers are beside it, or were left behind."""
     fail_if_worse: float | None = None
     """0.05 is 5 % of speed and 5 points of quality."""
     repeats: int | None = None
@@ -106,6 +109,7 @@ async def compare(
         contenders, named, study, workspace=workspace, settings=settings, slo=slo, on_weights=fetching
     )
     earlier = _earlier(request, found) if request.baseline is not None else None
+    before = _earlier_answers(request, found, earlier, listener) if earlier is not None else None
     looks, blocks = _blocks(request, found, earlier)
     found = tuple(replace(c, prepared=c.prepared.resolving(len(blocks[0]))) for c in found)
     name = study_name(replace(request.study, model="-vs-".join(dict.fromkeys(c.prepared.model.name for c in found))))
@@ -134,7 +138,7 @@ async def compare(
         )
         look = next(look for look in looks if look.after * len(found) >= len(launched))
         _, result = judged(launched, look)
-        result["token_match"] = _token_matches(found, launched)
+        result["token_match"] = _token_matches(found, launched, before)
         result["looks"] = {"planned": moments, "stopped_at": look.after, "confidence": look.confidence}
         failed = bool(result["gate"] and result["gate"]["failed"])
         await run.conclude(result, items, verdict="regression" if failed else result["verdict"]["kind"])
@@ -262,12 +266,30 @@ def _sides(
     ]
 
 
-def _token_matches(found: Sequence[Contender], launched: Sequence[Launched]) -> list[dict[str, Any]]:
-    """How alike the contenders' own greedy answers are."""
+def _earlier_answers(
+    request: CompareRequest, found: Sequence[Contender], earlier: Earlier, listener: Listener
+) -> Answered | None:
+    """What the baseline answered; where it and a contender are greedy and its answers are gone, that is said."""
+    label, folder = earlier.side["label"], request.baseline_folder
+    configuration = stored(request.baseline or {}).configuration
+    if configuration is None or not greedy(configuration) or not any(greedy(c.configuration) for c in found):
+        return None
+    samples = stored_answers(earlier.side, folder) if folder is not None else ()
+    if not samples:
+        listener(Event(kind="note", data={"key": "compare.no_stored_answers", "values": {"name": label}}))
+        return None
+    return Answered(label=label, configuration=configuration, samples=samples)
+
+
+def _token_matches(
+    found: Sequence[Contender], launched: Sequence[Launched], before: Answered | None
+) -> list[dict[str, Any]]:
+    """How alike the greedy answers are: the contenders' own and, first, those of a stored baseline."""
     answers: dict[str, list[Sample]] = {contender.label: [] for contender in found}
     for one in launched:
         answers[found[one.place].label] += one.result.samples
-    return paired_matches({contender.label: contender.configuration for contender in found}, answers)
+    measured = [Answered(c.label, c.configuration, answers[c.label]) for c in found]
+    return paired_matches([before, *measured] if before else measured)
 
 
 def _all_decided(judged: Sequence[Mapping[str, Any]]) -> bool:

@@ -6,28 +6,43 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from llmopt.errors import StorageError
 from llmopt.measure.consistency import token_match
 from llmopt.records import Configuration, Outcome, Sample, Score
+from llmopt.store.beside import read_answers
 from llmopt.store.rows import TrialRow
 from llmopt.study.prepare import Prepared
 from llmopt.study.recorder import trial_result
 
-__all__ = ["TokenMatches", "paired_matches"]
+__all__ = ["Answered", "TokenMatches", "greedy", "paired_matches", "stored_answers"]
 
 
-def paired_matches(
-    configurations: Mapping[str, Configuration], answers: Mapping[str, Sequence[Sample]]
-) -> list[dict[str, Any]]:
+class Answered(NamedTuple):
+    """What a configuration answered, under the name it is compared by."""
+
+    label: str
+    configuration: Configuration
+    samples: Sequence[Sample]
+
+
+def paired_matches(compared: Sequence[Answered]) -> list[dict[str, Any]]:
     """``rate`` and ``identical`` of every pair that answered greedily, by label; nothing where chance had a say."""
-    greedy = [label for label, configuration in configurations.items() if _greedy(configuration)]
     found = []
-    for before, after in itertools.combinations(greedy, 2):
-        match = token_match(answers[before], answers[after])
+    for before, after in itertools.combinations([one for one in compared if greedy(one.configuration)], 2):
+        match = token_match(before.samples, after.samples)
         if match is not None:
-            found.append({"before": before, "after": after, **asdict(match)})
+            found.append({"before": before.label, "after": after.label, **asdict(match)})
     return found
+
+
+def stored_answers(side: Mapping[str, Any], folder: Path) -> tuple[Sample, ...]:
+    """The raw answers of one side of the result in ``folder``; empty where they were left behind or are damaged."""
+    try:
+        return tuple(s for launch in side["launches"] for s in read_answers(folder, int(launch["trial"]))[0])
+    except (StorageError, KeyError, TypeError, ValueError):  # only the match is lost, not the comparison
+        return ()
 
 
 class TokenMatches:
@@ -44,13 +59,13 @@ class TokenMatches:
         self._references = {
             _asked(row.configuration): row
             for row in done
-            if _greedy(row.configuration) and row.configuration.launch_key == launch_key
+            if greedy(row.configuration) and row.configuration.launch_key == launch_key
         }
         self._samples: dict[int, tuple[Sample, ...]] = {}
 
     def of(self, row: TrialRow) -> dict[str, Any] | None:
         """``rate`` and ``identical`` against ``reference`` (a trial's number); None where nothing is comparable."""
-        reference = self._references.get(_asked(row.configuration)) if _greedy(row.configuration) else None
+        reference = self._references.get(_asked(row.configuration)) if greedy(row.configuration) else None
         if reference is None or reference.number == row.number or row.outcome is not Outcome.DONE:
             return None
         found = token_match(self._reference(reference), trial_result(row, self._folder).samples)
@@ -66,7 +81,8 @@ class TokenMatches:
         return self._samples[row.number]
 
 
-def _greedy(configuration: Configuration) -> bool:
+def greedy(configuration: Configuration) -> bool:
+    """Whether nothing is left to chance, so that a different answer comes from the configuration."""
     return configuration.request.temperature == 0
 
 

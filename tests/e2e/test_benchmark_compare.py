@@ -161,6 +161,25 @@ def test_the_gate_fails_with_8_only_where_it_became_worse(cli, base):
     cli.wait_until_clean()
 
 
+def test_greedy_answers_are_matched_with_those_of_a_stored_baseline(cli):
+    korean, english = ({**FAST, "LLMOPT_LANG": language} for language in ("ko", "en"))
+    asked = ("benchmark", *MATH, "--samples", "8", "--repeats", "1", "--set", "temperature=0")
+    assert cli.run(*asked, "--name", "greedy", env=korean).code == 0
+    against = ("compare", "--dry-run", "--repeats", "1", "--baseline")
+    ran = cli.run(*against, "greedy", "--name", "again", env=korean)
+    assert ran.code == 0, ran.err
+    (match,) = result(cli, "again")["token_match"]
+    assert (match["before"], match["rate"]["value"], match["rate"]["n"]) == ("greedy", 1.0, 8)
+    assert "서로 같은 토큰" in " ".join(ran.out.split())
+    stored = cli.folder / "optimization_results" / "greedy" / "result.json"
+    (cli.folder / "alone.json").write_bytes(stored.read_bytes())
+    ran = cli.run(*against, "alone.json", "--name", "more", env=english)
+    assert ran.code == 0, ran.err
+    assert result(cli, "more")["token_match"] == []
+    assert "no token match is given" in " ".join(ran.err.split())
+    cli.wait_until_clean()
+
+
 def test_a_baseline_of_another_task_is_refused(beside):
     gate = ("compare", "--dry-run", "--baseline", "base")
     refusals = {
