@@ -93,11 +93,26 @@ def test_likelihood_tasks_where_the_engine_proves_them(cli, demo_model, lm_eval)
     wanted = ("--dataset", "lm_eval:capitals", "--samples", "4")
     ran = cli.run("benchmark", "--model", str(demo_model), *wanted, "--quality-only", "--json", env=lm_eval)
     assert side(ran)["figures"]["accuracy"]["value"] == 1.0
-    refused = cli.run("benchmark", "--dry-run", *wanted, "--quality-only", "--name", "refused", env=lm_eval)
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", ("gives no log-likelihoods", "choose a task that generates answers", "scored by log-likelihoods")),
+        ("ko", ("로그 가능도를 내지 못합니다", "답을 생성하는 과제를 고르세요", "로그 가능도로 채점")),
+    ],
+)
+def test_likelihood_tasks_are_refused_on_an_engine_without_them(cli, lm_eval, language, said):
+    what, next_step, untimed = said
+    env = {**lm_eval, "LLMOPT_LANG": language}
+    wanted = ("--dry-run", "--dataset", "lm_eval:capitals", "--samples", "4")
+    refused = cli.run("benchmark", *wanted, "--quality-only", "--name", "refused", env=env)
     assert refused.code == 3
-    assert "log-likelihoods" in refused.err
-    timed = cli.run("optimize", "--dry-run", *wanted, "--name", "timed", env=lm_eval)
+    assert what in refused.err
+    assert next_step in refused.err
+    timed = cli.run("optimize", *wanted, "--name", "timed", env=env)
     assert timed.code == 3
+    assert untimed in timed.err
     assert "--quality-only" in timed.err
     assert "Traceback" not in refused.err + timed.err
 
