@@ -189,6 +189,11 @@ class Kept:
 
     def add(self, dataset, level, items, rows):
         """Put one level's answers in place of those that stood there, and write the file."""
+        held = self.levels.get(level, {}).get("version")
+        if held not in {None, version_of(dataset)}:
+            raise SystemExit(
+                f"level {level} in {self.path} is of {held}, not {version_of(dataset)}: keep it, or move it"
+            )
         wanted = {item.id for item in items}
         others = {name: row for name, row in self.answers.items() if row["level"] != level}
         same = {name: row for name, row in self.answers.items() if row["level"] == level and name in wanted}
