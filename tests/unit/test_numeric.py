@@ -57,6 +57,13 @@ KOREAN = [
     ("정답: 15\n다시 계산하면 12 + 4 = 16\n정답: 16", 16, "marker"),
     ("정답: 16\n\n위의 답은 확인을 마쳤습니다.", 16, "marker"),
     ("12 + 4 = 16\n정답: <값>", 16, "fallback"),
+    ("정답: 1인당 16개", 16, "marker"),
+    ("정답: 1초에 16m", 16, "marker"),
+    ("정답 - 16", 16, "marker"),
+    ("정답: 16개 또는 열여섯 개", 16, "marker"),
+    ("정답: 3만 5천여 원", 35000, "marker"),
+    ("정답: 16명 또는 17명", None, "marker"),
+    ("The answer is 16 or 17.", None, "marker"),
     # other words with 답 in them are not markers
     ("대답: 3번 듣고 12 + 4를 계산하면 16", 16, "last_line"),
     ("오답은 3이고 맞는 값은 16입니다", 16, "last_line"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from llmopt.measure.answers.words import numerals_at
+
 __all__ = ["Day", "parse_clock", "parse_date", "same_moment"]
 
 
@@ -24,18 +26,28 @@ _DATES = (
     re.compile(rf"()(\d{{1,2}})\s*[/·]\s*(\d{{1,2}}){_END}"),
 )
 _CLOCK = re.compile(
-    r"(?:(오전|오후|낮|밤|새벽|아침|저녁|정오|자정)\s*)?(\d{1,2})\s*(?::\s*(\d{2})|시(?:\s*(\d{1,2})\s*분|\s*(반))?)"
+    r"(?:(오전|오후|낮|밤|새벽|아침|저녁|정오|자정|[ap]\.?m\.?(?=\s*\d))\s*)?"
+    r"(\d{1,2})\s*(?::\s*(\d{2})(?::00)?|시(?:\s*(\d{1,2})\s*분|\s*(반))?)"
     r"(?:\s*(am|pm|a\.m\.|p\.m\.))?\s*(?:정각)?(?:입니다|이에요|예요|이다|에|까지|부터)*[\s.!]*",
     re.IGNORECASE,
 )
+_SINO = "일이삼사오육칠팔구십"
+_IN_WORDS = re.compile(
+    rf"(?:(?<![가-힣])|(?<=[월시전후]))(?:[유시](?=월)|[{_SINO}]{{1,4}}(?=\s?[월일분])"
+    rf"|(?:열[한두]?|한|두|세|네|다섯|여섯|일곱|여덟|아홉|[{_SINO}]{{1,3}})(?=\s?시))"
+)
+_IRREGULAR = {"유": 6, "시": 10}
+"""유월 and 시월, whose numbers are shortened."""
+_NOON = re.compile(r"(?:낮\s*)?정오(?:입니다|이에요|예요|이다|에|까지|부터)*[\s.!]*")
 _AFTERNOON = ("오후", "저녁")
 _MONTHS, _DAYS, _HOURS, _MINUTES = 12, 31, 24, 60
 
 
 def parse_date(text: str) -> Day | None:
     """The date a text consists of, with or without its year and weekday; else None."""
+    written = _with_digits(text.strip())
     for pattern in _DATES:
-        match = pattern.fullmatch(text.strip())
+        match = pattern.fullmatch(written)
         if match:
             year, month, day = (int(part) if part else None for part in match.groups()[:3])
             if month and day and month <= _MONTHS and day <= _DAYS:
@@ -45,10 +57,14 @@ def parse_date(text: str) -> Day | None:
 
 def parse_clock(text: str) -> int | None:
     """The minute of the day a text consists of; a time without 오전 or 오후 is read on the 24-hour clock."""
-    match = _CLOCK.fullmatch(text.strip())
+    if _NOON.fullmatch(text.strip()):
+        return _HOURS // 2 * _MINUTES
+    match = _CLOCK.fullmatch(_with_digits(text.strip()))
     if match is None:
         return None
     part, hour, colon, minute, half, latin = match.groups()
+    if part and part.isascii():
+        part, latin = None, part
     hours, minutes = int(hour), int(colon or minute or (30 if half else 0))
     latin = (latin or "").replace(".", "").lower()
     noon = _HOURS // 2
@@ -59,6 +75,20 @@ def parse_clock(text: str) -> int | None:
     if hours >= _HOURS or minutes >= _MINUTES:
         return None
     return hours * _MINUTES + minutes
+
+
+def _with_digits(text: str) -> str:
+    """``오후 세 시 오 분`` with its numerals as digits."""
+
+    def digits(match: re.Match[str]) -> str:
+        word = match.group()
+        unit = text[match.end() :].lstrip()[:1]
+        if unit == "월" and word in _IRREGULAR:
+            return str(_IRREGULAR[word])
+        read = [one for one in numerals_at(word, 0) if one.end == len(word)]
+        return str(read[0].value) if read else word
+
+    return _IN_WORDS.sub(digits, text) if text[:1] and not text.isascii() else text
 
 
 def same_moment(said: str, gold: str) -> bool:

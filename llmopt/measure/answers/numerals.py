@@ -43,10 +43,10 @@ Reading: TypeAlias = tuple[Quantity, int]
 _NOON = 12 * 60
 _PARTICLES = (
     "은|는|이|가|을|를|의|에|로|으로|와|과|도|만|씩|이나|나|이고|고|이며|며|입니다|이에요|예요|이다|이므로|므로|이니까|이어서|이라|라|이었|였|인|"
-    "짜리|까지|부터|보다|마다|이상|이하|정도|쯤|동안|가량|간|이됩|이된|가됩|가된|임|다|째|남|더|뿐"
+    "반(?![가-힣])|짜리|까지|부터|보다|마다|이상|이하|정도|쯤|동안|가량|간|이됩|이된|가됩|가된|임|다|째|남|더|뿐"
 )
 _UNIT = re.compile(
-    rf"(\s*)(?:({'|'.join(HANGUL_UNITS)})(?:(?![가-힣])|(?={_PARTICLES}))"
+    rf"(?:여(?=\s*[가-힣]))?(\s*)(?:({'|'.join(HANGUL_UNITS)})(?:(?![가-힣])|(?={_PARTICLES}))"
     rf"|({'|'.join(map(re.escape, ASCII_UNITS))})(?![A-Za-z^-]))",
     re.IGNORECASE,
 )
@@ -66,7 +66,7 @@ _PARTED = re.compile(r"\s*분의\s*")
 _CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(?![\d:])")
 _HALF_OF_DAY = re.compile(r"(오전|오후)\s*")
 _POWER = re.compile(r"\s*[×x*]\s*10\s*\^\s*(-?\d{1,2})|[eE]([+-]?\d{1,2})(?![\dA-Za-z])")
-_HALF_MORE = re.compile(r"\s*반(?![가-힣])|\s*반(?=입니다|이다|이에요)")
+_HALF_MORE = re.compile(r"\s*반(?![가-힣])|\s*반(?=입니다|이다|이에요|이|을|만|에|동안|정도|쯤|짜리|으로)")
 _START = re.compile(r"\d|(?<![가-힣])[가-힣]")
 _DIGITS = re.compile(r"[\d.,]*\d")
 _OPERAND = re.compile(r"[\d)\]%]\s*$|\w$")
@@ -82,6 +82,9 @@ _WORD_VALUES = {word: (Fraction(days), "일") for days, word in enumerate(_DAYS,
     "일주일": (Fraction(7), "일"),
     "절반": (Fraction(1, 2), ""),
     "반": (Fraction(1, 2), ""),
+    "반년": (Fraction(6), "개월"),
+    "반 시간": (Fraction(1, 2), "시간"),
+    "반시간": (Fraction(1, 2), "시간"),
 }
 _AFTER_ONE_SINO_SIGN = frozenset({"원", "퍼센트", "프로"})
 """What may stand right after 만, 이, 사 … without a blank: 만원, but not 사장 (boss), 이번 (this time), 조개 (clam)."""

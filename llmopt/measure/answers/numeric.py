@@ -15,6 +15,7 @@ from fractions import Fraction
 from llmopt.measure.answers.notation import plain
 from llmopt.measure.answers.numerals import Quantity, find_quantities, parse_quantity
 from llmopt.measure.answers.reply import boxed, read_reply
+from llmopt.measure.answers.status import STATED
 from llmopt.measure.answers.units import convert
 
 __all__ = ["Extraction", "extract_number", "is_right", "numbers_equal"]
@@ -48,6 +49,10 @@ _RESULT = re.compile(r"[=≈→]")
 _ASIDE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 _LEAD = re.compile(r"[\s*\"'“‘(\[:=>-]*(?:약|대략|총|모두|전부|합계|시속|분속|초속|₩|[A-Za-z]\s*=)*\s*")
 _SUM = re.compile(r"\s*[-+×x*÷/]\s*\d")
+_FOR_EACH = re.compile(r"\s*[가-힣]{0,3}(?:당|마다|에)\s+\d")
+"""After a number that only says for how many the answer is: 1인당 20개, 1초에 5m."""
+_SECOND_NUMBER_WITHIN = 40
+_OR = re.compile(r"\s*(?:또는|혹은|아니면|이거나|or)\s*")
 
 
 def extract_number(text: str, finish_reason: str | None = None) -> Extraction:
@@ -65,6 +70,8 @@ def extract_number(text: str, finish_reason: str | None = None) -> Extraction:
         found = find(where)
         if found is not None:
             quantity, words = found
+            if rule in STATED and _hedged(where, words, quantity):
+                return Extraction(value=None, rule=rule, truncated=truncated, text=words)
             return Extraction(value=quantity.value, unit=quantity.unit, rule=rule, truncated=truncated, text=words)
     return Extraction(value=None, rule="none", truncated=truncated)
 
@@ -130,9 +137,19 @@ def _leading_or_last(text: str) -> tuple[Quantity, str] | None:
     if not found:
         return None
     lead = _LEAD.match(text)
-    leads = lead is not None and found[0].start <= lead.end() and not _SUM.match(text, found[0].end)
+    end = found[0].end
+    more = _SUM.match(text, end) or _FOR_EACH.match(text, end)
+    leads = lead is not None and found[0].start <= lead.end() and not more
     chosen = found[0] if leads else found[-1]
     return chosen.quantity, text[chosen.start : chosen.end].strip()
+
+
+def _hedged(text: str, words: str, quantity: Quantity) -> bool:
+    """Whether another number follows the stated one after "or": who names two has stated none."""
+    rest = text[text.rfind(words) + len(words) :] if words in text else ""
+    other = _OR.match(rest)
+    found = find_quantities(rest[other.end() : other.end() + _SECOND_NUMBER_WITHIN]) if other else []
+    return bool(found) and found[0].start == 0 and found[0].quantity != quantity
 
 
 def _last_of(text: str) -> tuple[Quantity, str] | None:

@@ -36,10 +36,12 @@ _LONGEST_ANSWER = 60
 """An unmarked line longer than this is prose, not an answer."""
 _QUOTES_TO_BLANK = re.compile(r"['\"《》〈〉<>()‘’“”]")
 _ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_PUNCTUATION = re.compile(r"[\s·ㆍ・•「」『』《》〈〉“”‘’\"'`()\[\]{}<>,.!?~:;*_…/\\|\-–—−]+")
+_PUNCTUATION = re.compile(
+    r"[\s·ㆍ・•「」『』《》〈〉“”‘’\"'`()\[\]{}<>,.!?~:;*_…/\\|\-–—−\u2600-\u27bf\ufe0f\u200d\U0001f000-\U0001faff]+"
+)
 _BEFORE_FOLDING = str.maketrans({"℃": "도", "％": "%"})
 _NOT_SAID = re.compile(
-    r"알\s?수(?:가|는)?\s?없|알려(?:져|지지|지)\s?(?:있지\s?)?않|모르겠|모릅니다|모른다|불명|미상"
+    r"알\s?수(?:가|는)?\s?없|알기\s?(?:가\s?)?(?:어렵|힘들|곤란)|(?:^|\s)모름(?![가-힣])|알려(?:져|지지|지)\s?(?:있지\s?)?않|모르겠|모릅니다|모른다|불명|미상"
     r"|(?:나와|적혀|언급되어|제시되어|설명되어|나타나|명시되어|포함되어|주어져)\s?있지\s?(?:는\s?)?않"
     r"|(?:언급|제시|명시|서술|기재|포함|제공)(?:이|은|는|되지|하지|된\s?바)?\s?(?:되지\s?)?(?:없|않)"
     r"|(?:찾을|확인할|판단할|답할|파악할|답변할)\s?수(?:가|는)?\s?없"
@@ -49,6 +51,14 @@ _NOT_SAID = re.compile(
     re.IGNORECASE,
 )
 _SUBJECT = re.compile(r"(?<=\S)(?:은|는|이|가)\s+(?=\S)")
+_HONORIFIC = re.compile("(?:선생)?[씨님]")
+_SYLLABLES_OF_A_NAME = 3
+_CONFIRMED = re.compile(r"(?:이|가)\s+(?:정답|답|맞)\S*$")
+"""What follows the answer in 서울이 정답입니다."""
+_LEAD_IN = re.compile(
+    r"(?:(?:네|예|음)[,.!]?\s+|(?:위|이|주어진|제시된)?\s?(?:글|지문|본문|표|목록|자료|문서|내용)에?\s?(?:따르면|의하면|보면|서는)[,:]?\s+|A\s?[:.]\s+)+"
+)
+_LABEL = re.compile(r"[^\d:：]{1,20}?\s*(?:[:：]|\s[-–—])\s+(?=\S)")
 _BRACKETED = re.compile(r"\s*[(（\[][^()（）\[\]]*[)）\]]\s*")
 _SENTENCE_END = re.compile(r"(?<=[.!?。])\s+")
 _LINE_MARKUP = " \t*_`#>-•"
@@ -93,9 +103,14 @@ def same_answer(predicted: str, gold: str, *, others: Sequence[str] = ()) -> boo
     said, wanted = plain(predicted), plain(gold)
     if said == wanted:
         return bool(wanted)
-    if not wanted or not said.startswith(wanted) or is_other_word(said) or said in {plain(other) for other in others}:
+    if not wanted or not said.startswith(wanted) or said in {plain(other) for other in others}:
+        return False
+    if is_other_word(said, than=wanted):
         return False
     rest = said[len(wanted) :]
+    polite = _HONORIFIC.match(rest) if len(wanted) >= _SYLLABLES_OF_A_NAME else None
+    if polite:
+        wanted, rest = said[: len(wanted) + polite.end()], rest[polite.end() :]
     if len(wanted) == 1 and "가" <= wanted <= "힣" and not is_ending(rest):
         return False  # one syllable and a particle look like another word (회 + 의)
     return follows(wanted, rest)
@@ -123,6 +138,10 @@ def read_answer(text: str) -> tuple[list[tuple[str, str]], str | None]:
     shown = next((text for text, _ in candidates if len(text) <= _LONGEST_ANSWER), None)
     sentence = _SENTENCE_END.split(lines[-1])[-1]
     candidates += [(sentence[match.end() :], "predicate") for match in _SUBJECT.finditer(sentence)]
+    if confirmed := _CONFIRMED.search(sentence):
+        candidates.append((sentence[: confirmed.start()], "predicate"))
+    if len(lines) == 1 and (label := _LABEL.match(lines[0])):
+        candidates.append((lines[0][label.end() :], "label"))
     return candidates, shown
 
 
@@ -135,8 +154,10 @@ def without_echo(candidate: str, question: str, others: Sequence[str]) -> str:
 
 
 def variants(candidate: str) -> Iterable[str]:
-    """The candidate itself, without a bracketed addition, and its first sentence."""
+    """The candidate itself, without words that lead in, without a bracketed addition, and its first sentence."""
     yield candidate
+    if lead := _LEAD_IN.match(candidate):
+        yield candidate[lead.end() :]
     without = _BRACKETED.sub(" ", candidate).strip()
     if without and without != candidate:
         yield without

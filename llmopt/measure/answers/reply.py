@@ -13,7 +13,7 @@ _OPENED = re.compile(r"<(?:think|thinking|thought|reasoning)>.*", re.DOTALL | re
 _CLOSED_ONLY = re.compile(r"^.*</(?:think|thinking|thought|reasoning)>", re.DOTALL | re.IGNORECASE)
 _MARKER = re.compile(
     r"(?:(?:최종\s*|따라서\s*)?(?:정답|답변|답안|답)|(?:the\s+)?(?:final\s+|correct\s+)?answer)"
-    r"\s*(?:(?:은|는|is)(?=[\s:：*_`\"'「『“‘])|[:：]|(?=[*_]+\s*[:：]))"
+    r"\s*(?:(?:은|는|is)(?=[\s:：*_`\"'「『“‘])|(?:은|는)(?=[A-Za-z0-9①-⑩(])|[:：]|\s[-–—](?=\s)|(?=[*_]+\s*[:：]))"
     r"[\s*_`:：]*",
     re.IGNORECASE,
 )

@@ -8,6 +8,7 @@ for 으로/로 only). Written signs are therefore read aloud first: ``10`` ends 
 from __future__ import annotations
 
 import re
+import unicodedata
 from enum import Enum
 from functools import lru_cache
 
@@ -81,6 +82,10 @@ _SIGN_SOUND = {
     **dict.fromkeys("₩￦¥￥", Sound.CONSONANT),  # 원, 엔
     **dict.fromkeys("㎝㎜㎞㎖㎗㎘ℓ㎟㎠㎡㎢㎣㎤㎥㏄㎐㎑㎒㎓", Sound.VOWEL),
     **dict.fromkeys("㎏㎎㎍", Sound.CONSONANT),  # 그램
+    **dict.fromkeys("ⅡⅣⅤⅨ", Sound.VOWEL),  # 이, 사, 오, 구
+    **dict.fromkeys("ⅠⅦⅧ", Sound.RIEUL),  # 일, 칠, 팔
+    **dict.fromkeys("ⅢⅥⅩ#", Sound.CONSONANT),  # 삼, 육, 십, 샵
+    "+": Sound.VOWEL,  # 플러스
     **dict.fromkeys("ㄱㄴㄷㅁㅂㅅㅇㅈㅊㅋㅌㅍㅎ", Sound.CONSONANT),  # the letters' names: 기역, 니은 …
     "ㄹ": Sound.RIEUL,
     **dict.fromkeys("ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅛㅜㅠㅡㅣ", Sound.VOWEL),
@@ -130,6 +135,8 @@ def _read_sound(word: str) -> Sound | None:
         return _hangul_sound(last)
     if last in _SIGN_SOUND:
         return _SIGN_SOUND[last]
+    text = unicodedata.normalize("NFKC", text)  # ５, ①, ½
+    last = text[-1]
     if last.isdigit() and last.isascii() and not _UNIT.search(text):
         return _number_sound(text)
     return _latin_sound(text)
@@ -174,4 +181,7 @@ def _latin_sound(text: str) -> Sound | None:
     letters = _LATIN.search(text)
     if letters is None:
         return None
+    alone = unit_sound(text) if len(text) > 1 and text.islower() else None
+    if alone:
+        return Sound(alone)
     return Sound(latin_sound(letters.group()))
