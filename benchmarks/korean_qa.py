@@ -5,13 +5,15 @@
 Counts duplicates, gold answers the second solver does not find in the text, particles that do not fit the word before
 them, and answers printed in their own question; all must be 0. ``--items`` are of the shortest passages; of the longer
 ones there are a fifth, a twentieth and an eightieth as many. Speed is the best of five runs in this process, first run
-left out, for each passage length, in processor time (other work may run beside it), with the UTF-8 text written in a
-second of it.
+left out, for each passage length, in processor time (other work may run beside it), with the characters written in a
+second of it and what an item takes of memory: for ``--items`` items of every length, and for the 200 of a set by name,
+which carry the whole cost of the chapters their passages are surrounded by. Every run has a seed of its own.
 """
 
 import argparse
 import json
 import platform
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -22,6 +24,7 @@ from llmopt.workload.korean_qa.generator import LEVEL_TOKENS
 from llmopt.workload.korean_qa.solver import solve
 
 OTHERS = ("묵는", "농가")
+OF_A_NAMED_SET = 200
 FEWER = {1: 1, 2: 5, 3: 20, 4: 80}
 """Level → one item of it is checked for so many of the shortest level: a long one has as much text."""
 
@@ -61,9 +64,16 @@ def speed(count, level):
         begin = time.process_time()
         items = generate(count, seed, levels=(level,))
         taken_s = time.process_time() - begin
-        runs.append((taken_s, sum(len(str(item.meta["context"]).encode()) for item in items)))
-    taken_s, written = min(runs[1:])
-    return {"items_per_second": round(count / taken_s), "megabytes_per_second": round(written / taken_s / 1e6, 1)}
+        passages = [str(item.meta["context"]) for item in items]
+        runs.append((taken_s, sum(map(len, passages)), sum(map(sys.getsizeof, passages)) / len(passages)))
+        del items, passages
+    taken_s, written, held = min(runs[1:])
+    return {
+        "items": count,
+        "items_per_second": round(count / taken_s),
+        "million_characters_per_second": round(written / taken_s / 1e6, 1),
+        "passage_kilobytes_in_memory": round(held / 1e3, 1),
+    }
 
 
 def main():
@@ -78,7 +88,10 @@ def main():
         "templates": len(template_ids()),
         "machine": platform.processor() or platform.machine(),
         "python": platform.python_version(),
-        "speed": {f"{LEVEL_TOKENS[level]} tokens": speed(max(200, 2000 // 4**level), level) for level in LEVEL_TOKENS},
+        "speed": {
+            f"{LEVEL_TOKENS[level]} tokens": [speed(count, level) for count in (options.items, OF_A_NAMED_SET)]
+            for level in LEVEL_TOKENS
+        },
         "checks": {
             f"seed {seed}, {LEVEL_TOKENS[level]} tokens": check(
                 generate(options.items // fewer, seed, levels=(level,)), known

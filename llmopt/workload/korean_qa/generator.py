@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from itertools import count as counting
-from itertools import cycle
 from random import Random
 from typing import Literal, NamedTuple
 
@@ -15,21 +14,23 @@ from llmopt.records import Item
 from llmopt.workload.korean_qa.genres import all_genres
 from llmopt.workload.korean_qa.model import Ask, Genre, Section
 from llmopt.workload.korean_qa.questions import Question, pose
+from llmopt.workload.korean_qa.surroundings import MOST_ROWS, Surroundings
 from llmopt.workload.korean_qa.worlds import draw_world, write_world
 
 __all__ = ["LEVEL_TOKENS", "SET_VERSION", "generate", "template_ids"]
 
-SET_VERSION = "korean_qa-1"
+SET_VERSION = "korean_qa-2"
 """Rises with any change of wording or drawing: the same version and seed give the same bytes."""
+
+_DRAWN = "korean_qa-1"
+"""What the draws are made from: version 2 changed what surrounds a document, so the shortest level stayed the same."""
 
 LEVEL_TOKENS = {1: 256, 2: 1024, 3: 4096, 4: 16384}
 """Level → passage length in tokens, nearly (Korean-capable vocabularies differ by a third)."""
 
 _CHARACTERS_PER_TOKEN = 1.25
 """Measured on these passages with the vocabulary of Qwen2.5 (1.22); vocabularies made for Korean need fewer tokens."""
-_ROWS = {1: 4, 2: 10, 3: 20, 4: 30}
-_ROW_CHARACTERS = 75
-_FEWEST_ROWS = 4
+_ROWS = {1: 4, 2: 10, 3: 20, 4: MOST_ROWS}
 _EXAMPLES = {"choice": 3}
 """Example templates of a kind, where it is not one: every scorer kind needs three."""
 _LETTERS = "ABCD"
@@ -109,8 +110,8 @@ def _in_turn(columns: list[list[_Template]]) -> list[_Template]:
 def _make(template: _Template, seed: int, level: int, turn: int) -> Item:
     """The item of one template and turn; worlds that do not allow the question are drawn again."""
     for attempt in counting():
-        rng = Random(_hash(SET_VERSION, seed, template.id, level, turn, attempt))
-        passage, question = _attempt(template, level, rng)
+        rng = Random(_hash(_DRAWN, seed, template.id, level, turn, attempt))
+        passage, question = _attempt(template, seed, level, rng)
         if question is None or _printed(question):
             continue
         item = _item(template, level, passage, question)
@@ -123,32 +124,20 @@ def _make(template: _Template, seed: int, level: int, turn: int) -> Item:
     raise AssertionError("counting() never ends")
 
 
-def _attempt(template: _Template, level: int, rng: Random) -> tuple[str, Question | None]:
+def _attempt(template: _Template, seed: int, level: int, rng: Random) -> tuple[str, Question | None]:
     used: set[str] = set()
     layout = rng.choice(_LAYOUTS[template.ask.kind])
     world = draw_world(template.genre, _ROWS[level], rng, used)
     passage = write_world(world, layout, rng, groups=template.ask.kind == "two_hop" or level > 1)
     if level > 1:
-        passage = _surrounded(passage, template.genre, LEVEL_TOKENS[level] * _CHARACTERS_PER_TOKEN, rng, used)
+        characters = LEVEL_TOKENS[level] * _CHARACTERS_PER_TOKEN
+        passage = _surroundings(seed).around(passage, template.genre, characters, rng, used)
     return passage, pose(template.ask, world, rng, passage)
 
 
-def _surrounded(passage: str, genre: Genre, characters: float, rng: Random, used: set[str]) -> str:
-    """The document among documents of other genres, until the passage has its length."""
-    parts = [passage]
-    missing = characters - len(passage)
-    others = [other for other in all_genres() if other.key != genre.key]
-    rng.shuffle(others)
-    for other in cycle(others):
-        rows = min(_ROWS[4], int(missing / _ROW_CHARACTERS) - 1)
-        if rows < _FEWEST_ROWS:
-            break
-        world = draw_world(other, rows, rng, used)
-        text = write_world(world, rng.choice(("prose", "table", "list")), rng, groups=rows > _ROWS[2])
-        parts.append(text)
-        missing -= len(text)
-    rng.shuffle(parts)
-    return "\n\n".join(parts)
+@lru_cache(maxsize=2)
+def _surroundings(seed: int) -> Surroundings:
+    return Surroundings(lambda name: _hash(SET_VERSION, seed, "chapter", name))
 
 
 def _printed(question: Question) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from random import Random
+from typing import NamedTuple
 
 from llmopt.workload.korean_qa.chance import below, picks
 from llmopt.workload.korean_qa.model import Field, Genre, Section, World
 from llmopt.workload.korean_qa.patterns import Pattern
 from llmopt.workload.korean_qa.pools import Value
 
-__all__ = ["draw_world", "write_world"]
+__all__ = ["Body", "body", "document", "draw_world", "write_world"]
 
 _GROUPS = 4
 """Groups in a world: one asked about and three of the same type beside it."""
@@ -28,57 +29,61 @@ def _drawn(fields: tuple[Field, ...], count: int, rng: Random, used: set[str]) -
     return {field.key: field.draw(rng, count, used) for field in fields}
 
 
+class Body(NamedTuple):
+    """What a layout makes of rows: each a text of its own, with what stands between and before them."""
+
+    opening: str
+    rows: Sequence[str]
+    joint: str
+
+    def text(self) -> str:
+        """All of it."""
+        return self.opening + self.joint.join(self.rows)
+
+
+_BETWEEN: Mapping[Section, str] = {"prose": "\n", "table": "\n\n", "list": "\n"}
+"""What stands between a document's rows and its groups."""
+
+
 def write_world(world: World, layout: Section, rng: Random, *, groups: bool) -> str:
     """The document's text: a title, an introduction, the rows and, where wanted, the groups."""
     genre = world.genre
-    head = f"{rng.choice(genre.titles)}\n{rng.choice(genre.intros)}"
-    write = {"prose": _prose, "table": _table, "list": _list}[layout]
-    return f"{head}\n{write(world, rng, groups=groups)}"
+    title, intro = rng.choice(genre.titles), rng.choice(genre.intros)
+    rows = body(genre, layout, world.row_columns, genre.row_patterns, rng)
+    about = body(genre, layout, world.group_columns, genre.group_patterns, rng) if groups else None
+    return document(title, intro, layout, rows, about)
 
 
-def _prose(world: World, rng: Random, *, groups: bool) -> str:
-    genre = world.genre
-    lines = _sentences(genre.row_patterns, _texts(world.row_columns), rng)
-    if not groups:
-        return lines
-    return lines + "\n" + _sentences(genre.group_patterns, _texts(world.group_columns), rng)
+def document(title: str, intro: str, layout: Section, rows: Body, groups: Body | None) -> str:
+    """A document of its parts."""
+    head = f"{title}\n{intro}\n{rows.text()}"
+    return head + _BETWEEN[layout] + groups.text() if groups else head
 
 
-def _sentences(patterns: Sequence[Pattern], columns: Mapping[str, Sequence[str]], rng: Random) -> str:
+def body(
+    genre: Genre, layout: Section, columns: Mapping[str, Sequence[Value]], patterns: Sequence[Pattern], rng: Random
+) -> Body:
+    """Rows or groups as the layout tells them."""
+    texts = {key: [value.text for value in column] for key, column in columns.items()}
+    if layout == "prose":
+        return _prose(patterns, texts, rng)
+    labels = [genre.field(key).label for key in columns]
+    return _table(labels, texts) if layout == "table" else _list(labels, texts)
+
+
+def _prose(patterns: Sequence[Pattern], columns: Mapping[str, Sequence[str]], rng: Random) -> Body:
     """One sentence a row, each by a pattern of its own."""
     told = [pattern.filler(columns) for pattern in patterns]
     rows = len(next(iter(columns.values())))
-    return " ".join(told[which](row) for row, which in enumerate(below(rng, len(patterns), rows)))
+    return Body("", [told[which](row) for row, which in enumerate(below(rng, len(patterns), rows))], " ")
 
 
-def _table(world: World, rng: Random, *, groups: bool) -> str:
-    del rng
-    parts = [_grid(world.genre, world.row_columns)]
-    if groups:
-        parts.append(_grid(world.genre, world.group_columns))
-    return "\n\n".join(parts)
+def _table(labels: Sequence[str], columns: Mapping[str, Sequence[str]]) -> Body:
+    opening = "| " + " | ".join(labels) + " |\n|" + " --- |" * len(labels) + "\n"
+    return Body(opening, ["| " + " | ".join(cells) + " |" for cells in zip(*columns.values(), strict=True)], "\n")
 
 
-def _grid(genre: Genre, columns: Mapping[str, Sequence[Value]]) -> str:
-    lines = ["| " + " | ".join(genre.field(key).label for key in columns) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(cells) + " |" for cells in zip(*_texts(columns).values(), strict=True)]
-    return "\n".join(lines)
-
-
-def _list(world: World, rng: Random, *, groups: bool) -> str:
-    del rng
-    lines = _entries(world.genre, world.row_columns)
-    if groups:
-        lines += _entries(world.genre, world.group_columns)
-    return "\n".join(lines)
-
-
-def _entries(genre: Genre, columns: Mapping[str, Sequence[Value]]) -> list[str]:
+def _list(labels: Sequence[str], columns: Mapping[str, Sequence[str]]) -> Body:
     """One line a row: its name, then every other value after its label."""
-    _, *labels = (genre.field(key).label.replace("%", "%%") for key in columns)
-    entry = "- %s: " + ", ".join(f"{label} %s" for label in labels)
-    return [entry % cells for cells in zip(*_texts(columns).values(), strict=True)]
-
-
-def _texts(columns: Mapping[str, Sequence[Value]]) -> dict[str, list[str]]:
-    return {key: [value.text for value in column] for key, column in columns.items()}
+    entry = "- %s: " + ", ".join(f"{label.replace('%', '%%')} %s" for label in labels[1:])
+    return Body("", [entry % cells for cells in zip(*columns.values(), strict=True)], "\n")
