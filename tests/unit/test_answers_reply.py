@@ -107,7 +107,10 @@ def test_dates(text, day):
         ("25시", None),
         ("3시간", None),
         ("9:75", None),
-        ("아홉 시", None),
+        ("아홉 시", 540),
+        ("오후 열두 시 반", 750),
+        ("정오", 720),
+        ("아홉 시간", None),
     ],
 )
 def test_times(text, minute):

@@ -38,7 +38,7 @@ class Extraction:
 
 _KOREAN_MARKER = r"(?<![가-힣])(?:최종\s*)?(?:정답|해답|답안|답변|답|결론)"
 _MARKER = re.compile(
-    rf"(?:{_KOREAN_MARKER}\s*(?:(?:은|는)(?=[\s:=\d(])\s*[:=]?|[:=]|\s(?=\s*[-+]?\d)|$)"
+    rf"(?:{_KOREAN_MARKER}\s*(?:(?:은|는)(?=[\s:=\d(])\s*[:=]?|[:=]|\s-(?=\s)|\s(?=\s*[-+]?\d)|$)"
     r"|\bfinal\s+answer\s*(?:is)?\s*[:=]?|\banswer\s*(?:\bis\b\s*[:=]?|[:=])|^\s*####)",
     re.IGNORECASE | re.MULTILINE,
 )
