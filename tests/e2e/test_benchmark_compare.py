@@ -176,7 +176,7 @@ def test_greedy_answers_are_matched_with_those_of_a_stored_baseline(cli):
     ran = cli.run(*against, "alone.json", "--name", "more", env=english)
     assert ran.code == 0, ran.err
     assert result(cli, "more")["token_match"] == []
-    assert "no token match is given" in " ".join(ran.err.split())
+    assert "no token match is given" in " ".join(ran.out.split())
     cli.wait_until_clean()
 
 
