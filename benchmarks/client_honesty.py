@@ -1,7 +1,8 @@
 """Does the tool call identical things different, and does it find a difference that is there?
 
     python benchmarks/client_honesty.py                              (simulated, a minute)
-    python benchmarks/client_honesty.py --real --model smollm2-135m  (30 real A/A comparisons, about 40 minutes)
+    python benchmarks/client_honesty.py --real --model smollm2-135m  (30 real A/A comparisons, about 40 minutes;
+                                                                     a run that was cut goes on)
 
 Simulated: 200 comparisons of equal configurations, and 200 with a true difference of twice the noise floor; speed over
 four launch pairs, quality over 120 items in 40 templates. Real: every comparison launches the same engine eight times
@@ -12,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import math
+import os
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,34 +116,42 @@ class Launches:
         return speed(measured)["answers_per_minute"].value
 
 
-async def real(options: argparse.Namespace) -> dict[str, Any]:
-    """A/A comparisons of real launches."""
+async def real(options: argparse.Namespace, content: dict[str, Any]) -> None:
+    """A/A comparisons of real launches, into ``content`` and its file one by one."""
     launches = Launches(options)
-    rows: list[dict[str, Any]] = []
-    values: list[float] = []
+    settings = json.loads(json.dumps(launches.settings))
+    found = content.get("real") or {}
+    same = found.get("settings") == settings and found.get("hardware") == launches.hardware
+    rows: list[dict[str, Any]] = list(found["comparisons"]) if same else []
     with tempfile.TemporaryDirectory(prefix="llmopt-aa-") as folder:
-        for number in range(options.comparisons):
+        for number in range(len(rows), options.comparisons):
+            load = os.getloadavg()[0]
             sides: dict[str, list[float]] = {"A": [], "B": []}
             for side in abba(PAIRS):
-                value = await launches.value(Path(folder))
-                sides[side].append(value)
-                values.append(value)
+                sides[side].append(await launches.value(Path(folder)))
             verdict = speed_verdict(sides["A"], sides["B"])
-            rows.append(
-                {
-                    **sides,
-                    "kind": verdict.kind.value,
-                    "ratio": verdict.effect.value,
-                    "low": verdict.effect.low,
-                    "high": verdict.effect.high,
-                }
-            )
-            print(number, rows[-1])
-    floor = noise_from(values, objective="answers_per_minute")
+            effect = verdict.effect
+            row = {"kind": verdict.kind.value, "ratio": effect.value, "low": effect.low, "high": effect.high}
+            rows.append({**sides, **row, "load_average_before": load})
+            print(number, rows[-1], flush=True)
+            content["real"] = summary(rows, options.requests) | {"settings": settings, "hardware": launches.hardware}
+            save(options.out, content)
+
+
+def in_order() -> list[tuple[int, str]]:
+    """(place in its side, side) of every launch of one comparison, as they were made."""
+    sides = abba(PAIRS)
+    return [(sides[:k].count(side), side) for k, side in enumerate(sides)]
+
+
+def summary(rows: Sequence[dict[str, Any]], requests: int) -> dict[str, Any]:
+    """How many were called different, and what four pairs can resolve by the spread of all launches."""
+    values = [row[side][place] for row in rows for place, side in in_order()]
+    floor = noise_from(values, objective="answers_per_minute", requests=requests)
     different = sum(row["kind"] in {kind.value for kind in DIFFERENT} for row in rows)
     return {
-        "comparisons": rows, "different": different, "of": len(rows), "spread_of_a_pair": floor.spread,
-        "resolves_with_4_pairs": floor.resolves(PAIRS), "settings": launches.settings, "hardware": launches.hardware,
+        "comparisons": list(rows), "different": different, "of": len(rows), "spread_of_a_pair": floor.spread,
+        "resolves_with_4_pairs": floor.resolves(PAIRS),
     }  # fmt: skip
 
 
@@ -155,14 +166,16 @@ if __name__ == "__main__":
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "measurements" / "client" / "honesty.json")
     given = parser.parse_args()
+    earlier = json.loads(given.out.read_text()) if given.out.exists() else {}
     content: dict[str, Any] = {**machine(), "pairs": PAIRS, "simulated": simulate()}
+    content |= {"real": earlier["real"]} if "real" in earlier else {}
     print(
         table(
             ["simulated", "called different", "of"],
             [[n, c["different"], c["of"]] for n, c in content["simulated"].items()],
         )
     )
-    if given.real:
-        content["real"] = run(real(given), loop_factory=asyncio.new_event_loop)
-        print(f"real A/A: {content['real']['different']} of {content['real']['of']} called different")
     save(given.out, content)
+    if given.real:
+        run(real(given, content), loop_factory=asyncio.new_event_loop)
+        print(f"real A/A: {content['real']['different']} of {content['real']['of']} called different")

@@ -53,18 +53,23 @@ def quality_verdict(
     items = [item for item in first if item in second]
     differences = [first[item] - second[item] for item in items]
     labels = [clusters.get(item, item) if clusters else item for item in items]
+    joint = joint_confidence(comparisons, confidence=confidence)
     if len(set(labels)) < MIN_ITEMS:
         value = statistics.fmean(differences) if differences else 0.0
         effect = Estimate(value=value, unit="difference", n=len(items))
-        lacking = MIN_ITEMS - len(set(labels))
-        return _verdict(VerdictKind.UNDECIDED, objective, effect, method="too few items", more=lacking)
-    joint = joint_confidence(comparisons, confidence=confidence)
+        more = MIN_ITEMS - len(set(labels))
+        if items:  # so many make a verdict possible; to reach one probably takes more
+            rough, _ = paired_difference(differences, clusters=labels, confidence=joint)
+            more = max(more, _more(rough, len(items), margin, all_equal=not any(differences)) or 0)
+        return _verdict(VerdictKind.UNDECIDED, objective, effect, method="too few items", more=more)
     interval, method = paired_difference(differences, clusters=labels, confidence=joint)
     effect = Estimate(
         value=interval.value, unit="difference", n=len(items), low=interval.low, high=interval.high, method=method
     )
     kind = _kind(interval, zero=0.0, worst=-margin, best=margin)
-    more = _more(interval, len(items), margin) if kind in {VerdictKind.UNDECIDED, VerdictKind.TIE} else None
+    more = None
+    if kind in {VerdictKind.UNDECIDED, VerdictKind.TIE}:
+        more = _more(interval, len(items), margin, all_equal=not any(differences))
     return _verdict(kind, objective, effect, method=_with_mcnemar(method, differences, items, labels), more=more)
 
 
@@ -90,15 +95,16 @@ def speed_verdict(
         if n
         else None
     )
+    reach = math.log1p(margin)
     if interval is None or n < MIN_PAIRS:
         effect = Estimate(value=interval.value if interval else 1.0, unit="ratio", n=n)
-        return _verdict(
-            VerdictKind.UNDECIDED, objective, effect, relative=True, method="too few launches", more=MIN_PAIRS - n
-        )
+        kind, method, more = VerdictKind.UNDECIDED, "too few launches", MIN_PAIRS - n
+        if interval is not None:
+            more = max(more, _more(_logs(interval), n, reach) or 0)
+        return _verdict(kind, objective, effect, relative=True, method=method, more=more)
     method = "log-ratio t over launches"
     effect = Estimate(value=interval.value, unit="ratio", n=n, low=interval.low, high=interval.high, method=method)
     logs = _logs(interval if higher_is_better else _turned(interval))
-    reach = math.log1p(margin)
     kind = _kind(logs, zero=0.0, worst=-reach, best=reach)
     more = _more(logs, n, reach) if kind in {VerdictKind.UNDECIDED, VerdictKind.TIE} else None
     return _verdict(kind, objective, effect, relative=True, method=method, more=more)
@@ -205,15 +211,18 @@ def _kind(interval: Interval, *, zero: float, worst: float, best: float) -> Verd
     return VerdictKind.TIE if interval.low > worst else VerdictKind.UNDECIDED
 
 
-def _more(interval: Interval, n: int, margin: float) -> int | None:
-    """Further samples after which the interval would probably exclude zero, or lie within the margin."""
+def _more(interval: Interval, n: int, margin: float, *, all_equal: bool = False) -> int | None:
+    """Further samples after which the interval would probably exclude zero, or lie within the margin.
+
+    Its half narrows with the root of n; with n itself where no item differs and only the two pseudo items spread.
+    """
     if interval.low is None or interval.high is None:
         return None
     half = (interval.high - interval.low) / 2
     distance = max(abs(interval.value), margin - abs(interval.value))
     if half == 0 or distance <= 0:
         return None
-    return max(math.ceil(n * (half / distance) ** 2) - n, 1)
+    return max(math.ceil(n * (half / distance) ** (1 if all_equal else 2)) - n, 1)
 
 
 def _with_mcnemar(method: str, differences: Sequence[float], items: Sequence[str], labels: Sequence[Hashable]) -> str:

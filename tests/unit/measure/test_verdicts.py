@@ -51,6 +51,20 @@ def test_a_few_templates_are_a_few_observations():
     assert (verdict.kind, verdict.more_samples) == (UNDECIDED, 2)
 
 
+@pytest.mark.parametrize("items", [4, 8, 40])
+def test_so_many_further_equal_items_as_it_says_show_that_they_are_equal(items):
+    few = quality_verdict(scores([1] * items), scores([1] * items))
+    assert few.kind is UNDECIDED
+    needed = items + few.more_samples
+    assert quality_verdict(scores([1] * (needed // 2)), scores([1] * (needed // 2))).kind is not EQUIVALENT
+    enough = round(1.1 * needed)
+    assert quality_verdict(scores([1] * enough), scores([1] * enough)).kind is EQUIVALENT
+
+
+def test_too_few_launches_say_what_would_decide_and_not_only_what_makes_it_possible():
+    assert speed_verdict([100.0, 140.0, 90.0], [110.0, 90.0, 105.0]).more_samples > 10
+
+
 def test_picking_the_best_of_many_costs_confidence():
     a, b = scores([1] * 100), scores([0] * 7 + [1] * 93)
     alone, picked = quality_verdict(a, b), quality_verdict(a, b, comparisons=20)
