@@ -54,20 +54,20 @@ def quality_verdict(
     differences = [first[item] - second[item] for item in items]
     labels = [clusters.get(item, item) if clusters else item for item in items]
     joint = joint_confidence(comparisons, confidence=confidence)
+    more: int | None = None
     if len(set(labels)) < MIN_ITEMS:
         value = statistics.fmean(differences) if differences else 0.0
         effect = Estimate(value=value, unit="difference", n=len(items))
-        more = MIN_ITEMS - len(set(labels))
+        more = lacking = MIN_ITEMS - len(set(labels))
         if items:  # so many make a verdict possible; to reach one probably takes more
             rough, _ = paired_difference(differences, clusters=labels, confidence=joint)
-            more = max(more, _more(rough, len(items), margin, all_equal=not any(differences)) or 0)
+            more = max(lacking, _more(rough, len(items), margin, all_equal=not any(differences)) or 0)
         return _verdict(VerdictKind.UNDECIDED, objective, effect, method="too few items", more=more)
     interval, method = paired_difference(differences, clusters=labels, confidence=joint)
     effect = Estimate(
         value=interval.value, unit="difference", n=len(items), low=interval.low, high=interval.high, method=method
     )
     kind = _kind(interval, zero=0.0, worst=-margin, best=margin)
-    more = None
     if kind in {VerdictKind.UNDECIDED, VerdictKind.TIE}:
         more = _more(interval, len(items), margin, all_equal=not any(differences))
     return _verdict(kind, objective, effect, method=_with_mcnemar(method, differences, items, labels), more=more)
@@ -98,10 +98,10 @@ def speed_verdict(
     reach = math.log1p(margin)
     if interval is None or n < MIN_PAIRS:
         effect = Estimate(value=interval.value if interval else 1.0, unit="ratio", n=n)
-        kind, method, more = VerdictKind.UNDECIDED, "too few launches", MIN_PAIRS - n
-        if interval is not None:
-            more = max(more, _more(_logs(interval), n, reach) or 0)
-        return _verdict(kind, objective, effect, relative=True, method=method, more=more)
+        lacking = MIN_PAIRS - n
+        probable = _more(_logs(interval), n, reach) if interval is not None else None
+        kind, method = VerdictKind.UNDECIDED, "too few launches"
+        return _verdict(kind, objective, effect, relative=True, method=method, more=max(lacking, probable or 0))
     method = "log-ratio t over launches"
     effect = Estimate(value=interval.value, unit="ratio", n=n, low=interval.low, high=interval.high, method=method)
     logs = _logs(interval if higher_is_better else _turned(interval))
