@@ -25,6 +25,7 @@ from llmopt.objective import parse_objectives
 from llmopt.records import Outcome, Parameter
 from llmopt.search.conduct import conduct
 from llmopt.search.coordinator import Coordinator
+from llmopt.search.executor import Resources
 from llmopt.search.executor_ray import RayExecutor
 from llmopt.search.proposer import PastTrial, Result
 from llmopt.search.space import Space
@@ -107,6 +108,7 @@ def study_run(database: Path, address: str, *, slots: int, trials: int, seconds:
         ledger = Ledger(store, study)
         finished = sum(1 for t in store.trials(study, outcomes=[Outcome.DONE]))
         executor = RayExecutor(address, slots=slots)
+        executor.warm_up(Resources())  # as a study does before its baseline is measured
 
         def may_start() -> bool:
             between(ledger)

@@ -1,4 +1,4 @@
-"""Groups on a Ray cluster: one actor a group, in a placement group of its own, given up when no node can hold it.
+"""Groups on a Ray cluster: one actor for each at a time, in a placement group, given up when no node can hold it.
 
 Ray core only. An infeasible placement group never raises in Ray, it waits for ever: what no node can ever hold is
 refused at once, and waiting has a time-out. A node that dies takes its actors along; their groups are reported lost and
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmopt.errors import UsageError
@@ -24,20 +24,18 @@ if TYPE_CHECKING:
 __all__ = ["RayExecutor"]
 
 _CONNECT_S = 10.0
+_WARM_UP_S = 10.0
+"""There was room a moment ago: what is not placed by then was somebody else's."""
 
 
 class _Seat:
-    """The actor: builds the worker on its node and runs one trial a call."""
+    """The actor: builds a group's worker on its node and runs one trial a call; takes another group when it is over."""
 
-    def __init__(self, work: str, spec: Mapping[str, Any]) -> None:
-        self._work = work
-        self._spec = spec
-
-    def describe(self) -> dict[str, str]:
+    def take(self, work: str, spec: Mapping[str, Any]) -> dict[str, str]:
         """Build the worker; where it runs and what it runs. Not in ``__init__``: that would look like a lost node."""
         from llmopt import __version__  # noqa: PLC0415 - on the node
 
-        self._worker = build_worker(self._work, self._spec)
+        self._worker = build_worker(work, spec)
         return {"hardware": self._worker.hardware, "version": __version__, "host": socket.gethostname()}
 
     def run(self, trial: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,6 +45,15 @@ class _Seat:
     def close(self) -> None:
         """Stop the engine."""
         self._worker.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Resting:
+    """A seat without a group: it keeps its place, so that the next group need not wait for a process to start."""
+
+    resources: Resources
+    placement: Any
+    seat: Any
 
 
 @dataclass(kw_only=True)
@@ -60,10 +67,8 @@ class _Running:
     seat: Any = None
     call: Any = None
     key: str = ""
-    """Of the trial that runs; empty while the seat is being placed or described."""
+    """Of the trial that runs; empty while the seat is being placed or prepared."""
     hardware: str = ""
-    cancelled: bool = False
-    node_values: dict[str, str] = field(default_factory=dict)
 
 
 class RayExecutor:
@@ -90,12 +95,31 @@ class RayExecutor:
         self.resources = resources
         self._unsuitable: list[_Running] = []
         self._running: dict[str, _Running] = {}
+        self._resting: list[_Resting] = []
         self._said: list[Report] = []
 
     def capacity(self) -> int:
         """Free slots: the limit, else how many more groups of the usual size the cluster has room for."""
         if self._slots is not None:
             return self._slots - len(self._running)
+        return self._room() + len(self._resting)
+
+    def warm_up(self, resources: Resources) -> None:
+        """Start a seat of this size wherever there is room now: groups that come later begin at once."""
+        self.resources = resources
+        most = self._room() if self._slots is None else min(self._slots - len(self._running), self._room())
+        placements = {(made := self._placement(resources)).ready(): made for _ in range(most - len(self._resting))}
+        if not placements:
+            return
+        ready, late = self._ray.wait(list(placements), num_returns=len(placements), timeout=_WARM_UP_S)
+        for call in late:
+            self._vacate(None, placements[call])
+        for call in ready:
+            seat = self._new_seat(resources, placements[call])
+            self._resting.append(_Resting(resources=resources, placement=placements[call], seat=seat))
+
+    def _room(self) -> int:
+        """How many more seats of the usual size the cluster could hold."""
         free = self._ray.available_resources()
         placing = sum(run.seat is None for run in self._running.values())
         if self.resources is None:
@@ -149,15 +173,25 @@ class RayExecutor:
         if not self._possible(group.resources):
             self._said.append(Report(group=group.id, kind="refused", why=self._lacking(group.resources)))
             return
+        kept = next((one for one in self._resting if one.resources == group.resources), None)
+        if kept is None:
+            self._release_resting()  # they may hold the very place that is needed
+        placement = self._placement(group.resources) if kept is None else kept.placement
+        run = _Running(group=group, placement=placement, waiting=iter(group.trials.items()), since_s=time.monotonic())
+        if kept is None:
+            run.call = placement.ready()
+        else:
+            self._resting.remove(kept)
+            self._take_seat(run, kept.seat)
+        self._running[group.id] = run
+
+    @staticmethod
+    def _placement(need: Resources) -> Any:
         from ray.util.placement_group import placement_group  # noqa: PLC0415 - optional, only with --cluster
 
-        need = group.resources
         bundle = {"CPU": need.cpus, **({"GPU": need.gpus} if need.gpus else {})}
         strategy = "STRICT_PACK" if need.nodes == 1 else "STRICT_SPREAD"
-        placement = placement_group([bundle] * need.nodes, strategy=strategy)
-        run = _Running(group=group, placement=placement, waiting=iter(group.trials.items()), since_s=time.monotonic())
-        run.call = placement.ready()
-        self._running[group.id] = run
+        return placement_group([bundle] * need.nodes, strategy=strategy)
 
     def reports(self, timeout_s: float) -> list[Report]:
         """What happened since the last call; waits up to ``timeout_s`` for the first."""
@@ -187,11 +221,17 @@ class RayExecutor:
         for run in self._unsuitable:
             self._free(run)
         self._unsuitable.clear()
+        self._release_resting()
+
+    def _release_resting(self) -> None:
+        for one in self._resting:
+            self._vacate(one.seat, one.placement)
+        self._resting.clear()
 
     # ── one group ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _advance(self, run: _Running) -> None:
-        """The awaited call ended: placed, described, one trial done, closed, or its node is gone."""
+        """The awaited call ended: placed, prepared, one trial done, closed, or its node is gone."""
         exceptions = self._ray.exceptions
         try:
             value = self._ray.get(run.call)
@@ -200,35 +240,42 @@ class RayExecutor:
             return
         except exceptions.RayError as error:  # its process, its node or its place is gone
             self._end(run, "lost", why=_first_line(error))
+            self._release_resting()  # some of them may be gone as well
             return
         if run.seat is None:
-            self._seat(run)
+            self._take_seat(run, self._new_seat(run.group.resources, run.placement))
         elif not run.hardware:
             self._described(run, value)
         elif run.key:
             self._say(run, "result", key=run.key, value=value)
             self._next(run)
         else:
-            self._end(run, "ended")
+            self._say(run, "ended")
+            self._running.pop(run.group.id, None)
+            rested = _Resting(resources=run.group.resources, placement=run.placement, seat=run.seat)
+            self._resting.append(rested)
 
-    def _seat(self, run: _Running) -> None:
+    def _new_seat(self, need: Resources, placement: Any) -> Any:
         from ray.util.scheduling_strategies import (  # noqa: PLC0415 - optional, only with --cluster
             PlacementGroupSchedulingStrategy,
         )
 
-        need = run.group.resources
         actor = self._ray.remote(_Seat).options(
             num_cpus=need.cpus,
             num_gpus=need.gpus,
             max_restarts=0,
             scheduling_strategy=PlacementGroupSchedulingStrategy(
-                placement_group=run.placement,
+                placement_group=placement,
                 placement_group_bundle_index=0,
                 placement_group_capture_child_tasks=True,
             ),
         )
-        run.seat = actor.remote(run.group.work, dict(run.group.spec))
-        run.call = run.seat.describe.remote()
+        return actor.remote()
+
+    @staticmethod
+    def _take_seat(run: _Running, seat: Any) -> None:
+        run.seat = seat
+        run.call = seat.take.remote(run.group.work, dict(run.group.spec))
 
     def _described(self, run: _Running, found: Mapping[str, str]) -> None:
         from llmopt import __version__  # noqa: PLC0415 - compared only here
@@ -276,11 +323,14 @@ class RayExecutor:
         self._free(run)
 
     def _free(self, run: _Running) -> None:
+        self._vacate(run.seat, run.placement)
+
+    def _vacate(self, seat: Any, placement: Any) -> None:
         from ray.util.placement_group import remove_placement_group  # noqa: PLC0415 - optional, only with --cluster
 
-        if run.seat is not None:
-            self._ray.kill(run.seat, no_restart=True)
-        remove_placement_group(run.placement)
+        if seat is not None:
+            self._ray.kill(seat, no_restart=True)
+        remove_placement_group(placement)
 
 
 def _first_line(error: object) -> str:

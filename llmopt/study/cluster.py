@@ -52,10 +52,14 @@ class Cluster:
         ray.hardware = self.hardware.fingerprint
         self.largest = ray.largest()
         self._ray = ray
+        if not self.hardware.devices:  # then every launch takes a whole machine: known before the baseline is measured
+            self.expect(
+                needs(Configuration(engine="", launch={}, request=InferenceParams()), self.hardware, self.largest)
+            )
 
     def expect(self, resources: Resources) -> None:
-        """Say what a usual group needs, so that no more are begun than there is room for."""
-        self._ray.resources = resources
+        """Say what a usual group needs: no more are begun than there is room for, and their processes start now."""
+        self._ray.warm_up(resources)
 
     def close(self) -> None:
         """Free everything that is held; the cluster stays as it was."""

@@ -97,6 +97,32 @@ def test_a_group_runs_on_one_actor_in_order(cluster, wait_for):
     executor.close()
 
 
+def test_a_seat_stays_for_the_next_group_of_its_size_and_makes_room_for_another(cluster, wait_for):
+    executor = RayExecutor(placement_s=60)
+    wait_for(lambda: executor.capacity() == 2)  # Ray tells late what an earlier test gave back
+    executor.warm_up(Resources())
+    wait_for(lambda: executor.capacity() == 2)  # and what it has just given
+    seen = []
+    for _ in range(3):
+        executor.start(group({}, trials=1))
+        (result, ended) = drain(executor)
+        assert ended.kind == "ended"
+        seen.append(result.value["pid"])
+    assert len(set(seen)) == 2  # the two that were started before
+    executor.start(group({}, trials=1, resources=Resources(cpus=2)))
+    assert [report.kind for report in drain(executor)] == ["result", "ended"]
+    executor.close()
+
+
+def test_a_seat_whose_worker_raised_is_not_used_again(cluster):
+    executor = RayExecutor(slots=1, placement_s=60)
+    executor.start(group({"raises": True}))
+    assert [report.kind for report in drain(executor)] == ["failed"]
+    executor.start(group({}, trials=1))
+    assert [report.kind for report in drain(executor)] == ["result", "ended"]
+    executor.close()
+
+
 @pytest.mark.parametrize(("spec", "why"), [({"broken": True}, "no such engine"), ({"raises": True}, "it died")])
 def test_a_worker_that_raises_has_failed_and_no_machine_is_blamed(cluster, spec, why):
     executor = RayExecutor(placement_s=60)
