@@ -141,7 +141,7 @@ class History:
 
 
 def first_trials(
-    space: Space, objectives: Sequence[Objective], studies: Sequence[Earlier], now: Circumstances, *, count: int = 4
+    space: Space, objectives: Sequence[Objective], studies: Sequence[Earlier], now: Circumstances, *, count: int = 3
 ) -> list[Proposal]:
     """The best allowed configurations of earlier studies, as this space has them, the most alike studies first."""
     ranked: list[tuple[float, Configuration]] = []
