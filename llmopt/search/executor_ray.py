@@ -252,8 +252,20 @@ class RayExecutor:
         else:
             self._say(run, "ended")
             self._running.pop(run.group.id, None)
-            rested = _Resting(resources=run.group.resources, placement=run.placement, seat=run.seat)
-            self._resting.append(rested)
+            self._pass_on(run)
+
+    def _pass_on(self, run: _Running) -> None:
+        """The seat of a group that ended: for one that waits, at rest for the next of its size, or given back."""
+        waiting = [other for other in self._running.values() if other.seat is None]
+        alike = next((other for other in waiting if other.group.resources == run.group.resources), None)
+        if alike is not None:
+            self._vacate(None, alike.placement)
+            alike.placement = run.placement
+            self._take_seat(alike, run.seat)
+        elif waiting:
+            self._free(run)  # it may be the very place that is needed
+        else:
+            self._resting.append(_Resting(resources=run.group.resources, placement=run.placement, seat=run.seat))
 
     def _new_seat(self, need: Resources, placement: Any) -> Any:
         from ray.util.scheduling_strategies import (  # noqa: PLC0415 - optional, only with --cluster

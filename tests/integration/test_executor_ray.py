@@ -114,6 +114,22 @@ def test_a_seat_stays_for_the_next_group_of_its_size_and_makes_room_for_another(
     executor.close()
 
 
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_group_that_waits_is_given_the_place_of_one_that_ends(cluster, wait_for, cpus):
+    executor = RayExecutor(placement_s=60)
+    wait_for(lambda: executor.capacity() == 2)
+    for _ in range(2):
+        executor.start(group({"seconds": 0.5}, trials=1))
+    seen = [executor.reports(30.0)]  # both places are taken before the third asks for one
+    executor.start(group({}, trials=1, resources=Resources(cpus=cpus)))
+    deadline = time.monotonic() + 50  # less than a place is waited for
+    while sum(report.kind != "result" for found in seen for report in found) < 3:
+        assert time.monotonic() < deadline, seen
+        seen.append(executor.reports(1.0))
+    assert sorted(report.kind for found in seen for report in found) == ["ended"] * 3 + ["result"] * 3
+    executor.close()
+
+
 def test_a_seat_whose_worker_raised_is_not_used_again(cluster):
     executor = RayExecutor(slots=1, placement_s=60)
     executor.start(group({"raises": True}))
