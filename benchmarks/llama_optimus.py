@@ -259,8 +259,8 @@ def replay(path: Path, seeds: int, cache: Path, trials: int, out: Path | None) -
                 f"{100 * good:.0f} % of seeds, mean {statistics.mean(shares):.3f}",
                 flush=True,
             )
-    if out:
-        out.write_text(json.dumps(raw))
+            if out:
+                out.write_text(json.dumps(raw))
 
 
 def main() -> None:
