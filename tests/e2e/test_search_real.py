@@ -1,6 +1,7 @@
 """One whole search on the real embedded llama.cpp: plan, trials, verdict, and the questions asked afterwards.
 
-About four minutes on two cores: ``python -m pytest -m long tests/e2e/test_search_real.py``.
+Three minutes on two quiet cores: ``python -m pytest -m long tests/e2e/test_search_real.py``. On a busier machine the time
+limit leaves fewer trials, and what depends on their number is not asked for.
 """
 
 from __future__ import annotations
@@ -24,24 +25,27 @@ def test_a_real_engine_is_searched_and_the_result_explained(cli, demo_model):
     ran = cli.run(
         "optimize", "--model", str(demo_model), "--dataset", "korean_math_easy", "--engine", "llamacpp",
         "--objective", "answers_per_minute", "--samples", "4", "--max-tokens", "8", "--streams", "2", "--trials", "8",
-        "--name", "real", "--json", patience_s=800,
+        "--timeout", "150", "--name", "real", "--json", patience_s=800,
     )  # fmt: skip
     assert ran.code == 0, ran.err
     events = ran.events
     # of a processor nothing is foretold before there were runs on it
     assert "study.foreseen" not in notes(events)
     first, *later = plans(events)
-    assert first["trials"] == 7
-    assert 0 < first["finish_s"] < 3600
-    assert later
-    assert later[0]["trials"] < 7
-    assert all(plan["finish_s"] > 0 for plan in later)
+    assert 1 <= first["trials"] <= 7
+    assert first["limit_s"] == 150
+    assert 0 < first["finish_s"] <= 150
+    assert all(plan["finish_s"] > 0 and plan["trials"] < 7 for plan in later)
 
     result = events[-1]["result"]
     trials = [trial for trial in result["trials"] if trial["phase"] != "confirm"]
     ended = [trial for trial in trials if trial["outcome"] in {"done", "raced_out"}]
-    assert len({trial["configuration"]["key"] for trial in ended}) == len(ended) == 8
-    assert {trial["origin"] for trial in trials} >= {"baseline", "gp"}
+    assert len({trial["configuration"]["key"] for trial in ended}) == len(ended) >= 3
+    assert result["stopped_by"] in {"trials", "time"}
+    if result["stopped_by"] == "trials":
+        assert len(ended) == 8
+        assert later
+        assert {trial["origin"] for trial in trials} >= {"baseline", "gp"}
     assert result["verdict"]["kind"] in {"better", "worse", "tie", "undecided"}
     cli.wait_until_clean()
 
