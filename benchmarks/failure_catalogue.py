@@ -44,8 +44,8 @@ def cases() -> list[dict[str, Any]]:
     for name, case in index["healthy"].items():
         log = (FIXTURES / "logs" / "healthy" / f"{name}.log").read_text(encoding="utf-8")
         for engine in (case["engine"], None):
-            failure = find_failure(log, engine=engine)
-            found.append({"kind": "healthy", "name": name, "wanted": None, "got": failure.id if failure else None})
+            seen = find_failure(log, engine=engine)
+            found.append({"kind": "healthy", "name": name, "wanted": None, "got": seen.id if seen else None})
     return found
 
 

@@ -19,6 +19,7 @@ import tempfile
 import time
 import tomllib
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = {
@@ -82,24 +83,19 @@ def main() -> None:
     parser.add_argument("--install", action="store_true")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
-    found = {
-        "start_up": start_up(chosen.runs),
-        "direct_dependencies": direct_dependencies(),
-        "python": sys.version.split()[0],
-    }
-    for name, figures in found["start_up"].items():
+    started, direct = start_up(chosen.runs), direct_dependencies()
+    found: dict[str, Any] = {"start_up": started, "direct_dependencies": direct, "python": sys.version.split()[0]}
+    for name, figures in started.items():
         limit = f" (limit {LIMITS[name]:g})" if name in LIMITS else ""
         spread = f"{figures['ratio_low']:.1f}–{figures['ratio_high']:.1f}"
         print(
             f"{name:12s} {figures['median_ms']:7.0f} ms  × {figures['ratio']:.1f} ({spread}, "
             f"n={figures['runs']}){limit}"
         )
-    print(
-        f"{len(found['direct_dependencies'])} direct dependencies (limit 15): {', '.join(found['direct_dependencies'])}"
-    )
+    print(f"{len(direct)} direct dependencies (limit 15): {', '.join(direct)}")
     if chosen.install:
         size, torch = installed_bytes()
-        found["installed_bytes"], found["torch"] = size, torch
+        found |= {"installed_bytes": size, "torch": torch}
         print(f"installed: {size / 1e6:.0f} MB (limit 550), torch: {'yes' if torch else 'no'}")
     if chosen.out:
         chosen.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

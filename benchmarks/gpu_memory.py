@@ -107,7 +107,8 @@ class Cache:
 
 def run_cycles(count: int, place: str, until_s: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """``count`` cycles after a few that settle libraries and thread pools; summary and rows."""
-    manager, kept, rows = ResourceManager(), [], []
+    manager, rows = ResourceManager(), []
+    kept: list[Any] = []
     for number in range(WARM_CYCLES):
         one_cycle(manager, place, ENDINGS[number % len(ENDINGS)], [])
     gc.collect()

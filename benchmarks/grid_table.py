@@ -18,9 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from llmopt.objective import parse_objectives
-from llmopt.records import Configuration, InferenceParams, Outcome, Parameter
+from llmopt.records import Configuration, InferenceParams, Outcome, Parameter, SettingValue
 from llmopt.search.coordinator import Coordinator
 from llmopt.search.proposer import Result
 from llmopt.search.space import Space
@@ -132,7 +133,7 @@ def plain_tpe(space: Space, seed: int) -> Ask:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-    kinds = {parameter.name: distribution(parameter) for parameter in space.parameters}
+    kinds: dict[str, Any] = {parameter.name: distribution(parameter) for parameter in space.parameters}
     order = sorted(space.parameters, key=lambda p: bool(p.only_if))
 
     def suggested(trial, name):
@@ -149,7 +150,7 @@ def plain_tpe(space: Space, seed: int) -> Ask:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 trial = study.ask()
-            chosen = {}
+            chosen: dict[str, SettingValue] = {}
             for p in order:
                 if space.active(p, chosen):
                     chosen[p.name] = value_of(p, suggested(trial, p.name))

@@ -98,7 +98,7 @@ V1 = {
     "n_trials": 50, "load_in_4bit": True,
     "optimization": {"n_trials": 30, "timeout": 600}, "models": {"a": {"path": "b", "type": "vllm"}},
 }  # fmt: skip
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {
         "question": f"{n} 더하기 {n + 1}의 값은?",
         "answer": str(2 * n + 1),

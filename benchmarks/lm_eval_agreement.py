@@ -144,7 +144,9 @@ def whole_solutions(count, folder, workspace):
     rows = [{"id": n, "question": f"{n}. {one.question}", "answer": one.gold} for n, one in enumerate(replies)]
     items = read_by_lm_eval(folder, rows, workspace, "_outputs", AS_GSM8K)
     counts = dict.fromkeys(("ours", *items), 0)
-    by_style, better, worse = {}, {}, {}
+    by_style: dict[str, dict[str, int]] = {}
+    better: dict[str, int] = {}
+    worse: dict[str, int] = {}
     for row, one in zip(rows, replies, strict=True):
         mine = Item(id="x", question=one.question, answers=(one.gold,), kind="numeric")
         read = {"ours": score(mine, said(mine, one.text)).value}
@@ -204,8 +206,8 @@ async def live(options, task, workspace):
     model = read_model(ensure_weights(entry, workspace=workspace), entry.name)
     engine = OnPort()
     shape = Task(load=Load(streams=1), max_tokens=64, prompt_tokens=256, prefix_cache=False)
-    settings = engine.baseline(model, probe(), shape) | {"threads": 1, "threads_batch": 1, "slots": 1, "context": 1024}
-    settings |= {"batch": 512, "ubatch": 512}
+    one = {"threads": 1, "threads_batch": 1, "slots": 1, "context": 1024, "batch": 512, "ubatch": 512}
+    settings = {**engine.baseline(model, probe(), shape), **one}
     dataset = load_dataset(f"lm_eval:{task}", workspace=workspace)
     work = Workload(
         dataset=dataset, load=Load(streams=1), max_tokens=64, seed=0, request_timeout_s=600, warmup_items=(),

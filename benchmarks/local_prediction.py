@@ -21,7 +21,8 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from live_grid import ITEMS, MODEL, TOKENS, Machine
+from grid_machine import MODEL, Machine
+from live_grid import ITEMS, STREAMS, TOKENS
 
 from llmopt.predict.forecast import Unknown
 from llmopt.predict.machine import MachineSpeed, measure_machine
@@ -101,7 +102,8 @@ def drawn(
 
 def score(given: argparse.Namespace) -> None:
     table = json.loads(given.grid.read_text(encoding="utf-8"))
-    scene = scene_of(Machine(given.home), speed_in(given.speed))
+    machine = Machine(given.home, items=ITEMS, tokens=TOKENS, streams=STREAMS)
+    scene = scene_of(machine, speed_in(given.speed))
     chosen = part_of(list(table["points"].values()), given.part)
     entries = [e for e in chosen if e["runs"] and all(r["speed"] for r in e["runs"])]
     configurations = [

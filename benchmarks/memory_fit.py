@@ -21,6 +21,7 @@ import json
 import random
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from llmopt.engines.launch import launch
 from llmopt.engines.registry import get_engine
@@ -39,9 +40,9 @@ from llmopt.runtime.http import request
 WORDS = ("one", "two", "three", "four", "five", "six", "river", "stone", "apple", "cloud", "green", "light", "water")
 
 
-def spread(count: int, seed: int = 7) -> list[dict[str, object]]:
+def spread(count: int, seed: int = 7) -> list[dict[str, Any]]:
     """``count`` launch settings that cover every value and many pairs, the corners first."""
-    grid = {
+    grid: dict[str, tuple[Any, ...]] = {
         "context": (1024, 2048, 8192, 16384),
         "slots": (1, 4, 8),
         "ubatch": (64, 256, 512, 1024),
@@ -56,7 +57,7 @@ def spread(count: int, seed: int = 7) -> list[dict[str, object]]:
     return legal[:count]
 
 
-def complete(point: dict[str, object]) -> dict[str, object]:
+def complete(point: dict[str, Any]) -> dict[str, Any]:
     """All launch settings of the engine, from a point of the spread."""
     key_type, value_type = str(point["cache"]).split("/")
     return {
@@ -74,9 +75,9 @@ def complete(point: dict[str, object]) -> dict[str, object]:
     }
 
 
-def torch_spread(engine: str, count: int, model, hardware, seed: int = 7) -> list[dict[str, object]]:
+def torch_spread(engine: str, count: int, model, hardware, seed: int = 7) -> list[dict[str, Any]]:
     """``count`` complete settings of a PyTorch engine, with the streams they are loaded with."""
-    grid = {
+    grids: dict[str, dict[str, tuple[Any, ...]]] = {
         "transformers": {
             "dtype": ("float32", "bfloat16"),
             "continuous_batching": (False, True),
@@ -91,7 +92,8 @@ def torch_spread(engine: str, count: int, model, hardware, seed: int = 7) -> lis
             "streams": (4,),
             "prompt": (512,),
         },
-    }[engine]
+    }
+    grid = grids[engine]
     every = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     random.Random(seed).shuffle(every)
     points = []
@@ -142,7 +144,7 @@ def info(name: str):
     return read_model(ensure_weights(find_model(name, workspace), workspace=workspace), Path(name).name)
 
 
-async def measure(engine: str, name: str, point: dict[str, object], guardian: Guardian, root: Path) -> dict:
+async def measure(engine: str, name: str, point: dict[str, Any], guardian: Guardian, root: Path) -> dict:
     """One launch; ``point`` are its settings with the streams and words it is loaded with."""
     row = {"engine": engine, "model": name, **point}
     try:
@@ -155,7 +157,7 @@ async def measure(engine: str, name: str, point: dict[str, object], guardian: Gu
     return row
 
 
-def llamacpp_spread(count: int) -> list[dict[str, object]]:
+def llamacpp_spread(count: int) -> list[dict[str, Any]]:
     found = []
     for point in spread(count):
         settings = complete(point)
@@ -166,7 +168,9 @@ def llamacpp_spread(count: int) -> list[dict[str, object]]:
 
 
 def compare(rows: list[dict]) -> None:
-    hardware, models, errors, shared = probe(), {}, {}, 0
+    hardware, shared = probe(), 0
+    models: dict[str, Any] = {}
+    errors: dict[str, list[float]] = {}
     for row in rows:
         if "peak" not in row:
             continue

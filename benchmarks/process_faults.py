@@ -208,8 +208,10 @@ async def cycle(engine: Engine, model: ModelInfo, settings: Settings, root: Path
     watch = Stopwatch()
 
     async def use() -> str:
-        place = {"guardian": Guardian.shared(), "run_root": root / "runs"}
-        async with launch(engine, model, settings, on_phase=watch, **place) as running:
+        guardian = Guardian.shared()
+        async with launch(
+            engine, model, settings, guardian=guardian, run_root=root / "runs", on_phase=watch
+        ) as running:
             if kind == "crashes in use":
                 await asyncio.wait_for(running.ended(), 60)
                 running.check()

@@ -36,7 +36,7 @@ from llmopt.models.catalogue import find_model
 from llmopt.models.metadata import read_model
 from llmopt.models.weights import ensure_weights
 from llmopt.paths import Workspace, write_whole
-from llmopt.records import AnswerStatus, InferenceParams, Load, Score, Task
+from llmopt.records import AnswerStatus, InferenceParams, Load, Score, Settings, Task
 from llmopt.runtime.guardian import Guardian
 from llmopt.search.workload import Workload, request_for
 from llmopt.workload.datasets import GENERATED, load_dataset, subset
@@ -71,11 +71,14 @@ class Asking:
         self.engine = get_engine("llamacpp")
         entry = find_model(options.model, workspace)
         path = ensure_weights(entry, workspace=workspace)
-        self.model = replace(read_model(path, entry.name), sha256=entry.gguf.sha256)
+        assert entry.gguf is not None
+        self.sha256 = entry.gguf.sha256
+        self.model = replace(read_model(path, entry.name), sha256=self.sha256)
         self.workspace = workspace
         self.end_s = time.monotonic() + options.seconds
         self.stack = AsyncExitStack()
-        self.client = None
+        self.client: Client | None = None
+        self.running: Settings = {}
 
     def settings(self, context_tokens):
         """One slot that keeps its last prompt, so that worked examples are read once; it changes no greedy answer."""
@@ -84,7 +87,7 @@ class Asking:
         )
         plain = self.engine.baseline(self.model, probe(), task)
         threads = {"threads": self.options.threads, "threads_batch": self.options.threads_batch}
-        return plain | threads | {"slots": 1, "context": context_tokens + self.options.max_tokens}
+        return {**plain, **threads, "slots": 1, "context": context_tokens + self.options.max_tokens}
 
     async def answers(self, dataset, items, told_before):
         """Item id → sample for what is kept or could be asked in time, and does not stand in the file ``told_before``.
@@ -108,7 +111,7 @@ class Asking:
             params = InferenceParams(temperature=0.0, prompt_form=self.options.form)
             request = request_for(item, params, work, {"cache_prompt": True})
             key = AnswerKey(
-                model=self.model.sha256, engine="llamacpp", engine_version=self.engine.installation().version,
+                model=self.sha256, engine="llamacpp", engine_version=self.engine.installation().version or "",
                 launch={n: v for n, v in settings.items() if not n.startswith(("threads", "wait_policy"))},
                 messages=request.messages, params=request.params,
             )  # fmt: skip

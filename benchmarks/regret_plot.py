@@ -53,7 +53,8 @@ def plot(replayed: Path, out: Path) -> None:
 
 def _labels(labels: list[tuple[float, str]]) -> list[str]:
     """Names at the ends of the lines, moved apart."""
-    placed, above = [], TOP
+    placed: list[str] = []
+    above = float(TOP)
     for at, method in sorted(labels):
         above = max(at, above + 17)
         placed.append(

@@ -70,8 +70,8 @@ def run(method: str, objectives: int, trials: int, folder: Path) -> tuple[list[f
                 sampler=proposal.sampler,
             )
             wall_s, busy_s = time.perf_counter() - before, time.process_time() - used
-            values = figures(proposal.configuration, noise)
-            values = (values[1],) if objectives == 1 else values
+            every = figures(proposal.configuration, noise)
+            values = (every[1],) if objectives == 1 else every
             estimates = {goal.estimate: Estimate(value=v, unit="", n=16) for goal, v in zip(goals, values, strict=True)}
             result = Result(
                 outcome=Outcome.DONE, objectives=values, violations=(-0.5,), launch_s=3.0, warmup_s=1.0, measure_s=10.0

@@ -24,7 +24,7 @@ from llmopt.objective import parse_objectives
 from llmopt.records import Outcome, Parameter
 from llmopt.search.acquisition import hypervolume
 from llmopt.search.coordinator import Coordinator
-from llmopt.search.proposer import Prediction, Result
+from llmopt.search.proposer import Prediction, Prior, Result
 from llmopt.search.space import Space
 
 GOALS = parse_objectives("tokens_per_s,tpot_p50")
@@ -113,7 +113,8 @@ class Problem:
 
 def run(problem: Problem, method: str, seed: int, trials: int) -> tuple[list[float], int]:
     """The share of the true hypervolume after each trial, and how many launches ran out of memory."""
-    noise, priors = random.Random(f"noise:{seed}"), ()
+    noise = random.Random(f"noise:{seed}")
+    priors: tuple[Prior, ...] = ()
     if method in ("auto", "scrambled"):
         dealt = None
         if method == "scrambled":

@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -28,7 +29,7 @@ from serving_tables import CONFIGURATION, Point, fetch, groups, predictions
 from llmopt.objective import parse_objectives
 from llmopt.records import Outcome, Parameter
 from llmopt.search.coordinator import Coordinator
-from llmopt.search.proposer import Prediction, Result
+from llmopt.search.proposer import Prediction, Prior, Proposal, Result
 from llmopt.search.space import Space
 from llmopt.search.transfer import Circumstances, Earlier, History, first_trials
 
@@ -131,7 +132,7 @@ def remembered(table: Table, method: str, tables: dict[Group, Table], seed: int)
         found = tuple((table.configuration(point), other.result(point)) for point in points)
         return Earlier(name="earlier", circumstances=other.circumstances(), trials=found)
     points = source.sample(list(table.points.values()), min(EARLIER, len(table.points)))
-    order = sorted(points, key=lambda p: (table.result(p).violations[0] > 0, -table.result(p).objectives[0]))
+    order = sorted(points, key=lambda p: (p.tpot_ms > table.limit_ms, -p.throughput(p.tpot_ms)))
     turned = zip(order, map(table.result, reversed(order)), strict=True)
     found = tuple((table.configuration(point), result) for point, result in turned)
     return Earlier(name="earlier", circumstances=table.circumstances(machine="another"), trials=found)
@@ -144,7 +145,8 @@ def trials(table: Table, method: str, seed: int, tables: dict[Group, Table]) -> 
             key=lambda key: (table.predicted[key] > table.limit_ms, -table.prediction(key).objectives[0]),
         )
         return next(n for n, key in enumerate(order, start=1) if table.reached(table.points[key]))
-    priors, first = (), ()
+    priors: tuple[Prior, ...] = ()
+    first: Sequence[Proposal] = ()
     if method in ("foreign", "reversed"):
         earlier, now = [remembered(table, method, tables, seed)], table.circumstances()
         history = History(table.space, GOAL, earlier, now)

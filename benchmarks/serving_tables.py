@@ -100,7 +100,7 @@ def fetch(folder: Path) -> zipfile.ZipFile:
 
 def points(wheel: zipfile.ZipFile) -> list[tuple[tuple[str, ...], Point]]:
     """Aggregated rows on at most eight tensor-parallel GPUs, each with its group."""
-    found = []
+    found: list[tuple[tuple[str, ...], Point]] = []
     for row in csv.DictReader(io.StringIO(wheel.read(TABLE).decode())):
         if row["mode"] != "agg" or not row["silicon_tpot_ms"] or int(row["tp_size"] or 99) > 8:
             continue

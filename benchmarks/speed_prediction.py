@@ -117,7 +117,9 @@ def decode_serving_of(raw: dict[str, str], model: ModelInfo) -> Serving:
 
 def at_once(model: ModelInfo, serving: Serving, spec: DeviceSpec) -> Serving:
     """As many sequences as the device's memory holds; the others of a row's concurrency wait in the engine's queue."""
-    weights, sequence = held_bytes(model, serving)
+    held = held_bytes(model, serving)
+    assert held is not None, model.name
+    weights, sequence = held
     room = USABLE_SHARE * spec.memory_bytes - weights - RUNTIME_BYTES
     return serving if room <= 0 else replace(serving, sequences=max(1, min(serving.sequences, int(room / sequence))))
 

@@ -300,8 +300,7 @@ def power_loss(folder: Path, full: bool) -> list[dict[str, Any]]:
 
 
 def _step(store: Store, study: int, number: int) -> None:
-    launch = {"n": number, "pad": "x" * 700}
-    configuration = Configuration(engine="fake", launch=launch, request=InferenceParams())
+    configuration = Configuration(engine="fake", launch={"n": number, "pad": "x" * 700}, request=InferenceParams())
     found = store.start_trial(study, configuration, origin="grid")
     store.finish_trial(study, found, Outcome.DONE, score=number)
 

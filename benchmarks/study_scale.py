@@ -25,6 +25,7 @@ from llmopt.report.writing import write_report
 from llmopt.search.coordinator import Coordinator
 from llmopt.store import Store
 from llmopt.store.encoding import configuration_to_json, measurement_to_json
+from llmopt.study.final import Finals
 from llmopt.study.prepare import Prepared, prepare
 from llmopt.study.recorder import Recorder
 from llmopt.study.request import StudyRequest
@@ -102,9 +103,11 @@ def report(root: Path) -> None:
             objectives=found.goal.objectives, hardware="", engine="fake",
         )  # fmt: skip
         baseline, best = store.trial(study.id, 0), store.trial(study.id, 976)
+        assert baseline is not None
+        assert best is not None
         run = StudyRun(found, store, study.id, NAME, lambda _: None, started_s=time.monotonic())
         finished = Finished(
-            baseline=baseline, best=best, points={"recommended": 976}, arms=(), passes=(), stopped_by="trials",
+            baseline=baseline, best=best, points={"recommended": 976}, finals=Finals(arms=()), stopped_by="trials",
             constraints=(), space=space_of(found, run.host), began_s=0.0, elapsed_s=1.0,
         )  # fmt: skip
         result = build_result(found, finished, store, study.id, NAME)

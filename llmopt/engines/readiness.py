@@ -97,8 +97,8 @@ async def verify(plan: LaunchPlan, *, clock: Clock, on_phase: Callable[[Phase], 
     """The upper rungs for an engine that somebody else runs. Raises NotReady, or HttpError as it cannot be reached."""
     await request(plan.endpoint, "GET", f"{plan.endpoint.base_path}/models", timeout_s=PROBE_S)  # or why not
     deadline_s = clock.now_s() + PROBE_S
-    while not await _listed(plan.endpoint):
-        if clock.now_s() > deadline_s:
+    while plan.endpoint.model not in (names := await _models(plan.endpoint)):
+        if names or clock.now_s() > deadline_s:  # one that lists others is up, and will not come to have ours
             raise NotReady("not_listed", alias=plan.endpoint.model)
         await asyncio.sleep(LONGEST_PAUSE_S)
     on_phase(Phase.LISTED)
@@ -208,12 +208,17 @@ async def _healthy(endpoint: Endpoint, path: str) -> bool:
 
 
 async def _listed(endpoint: Endpoint) -> bool:
+    return endpoint.model in await _models(endpoint)
+
+
+async def _models(endpoint: Endpoint) -> frozenset[str]:
+    """The names of the models it lists; none while it gives no list."""
     answer = await _get(endpoint, f"{endpoint.base_path}/models")
     if answer is None or answer.status != 200:  # noqa: PLR2004 - OK
-        return False
+        return frozenset()
     listing = answer.json()
     models = listing.get("data", []) if isinstance(listing, dict) else []
-    return any(isinstance(model, dict) and model.get("id") == endpoint.model for model in models)
+    return frozenset(str(model["id"]) for model in models if isinstance(model, dict) and "id" in model)
 
 
 async def _answers(endpoint: Endpoint, cap_s: float, sampling: InferenceParams = GREEDY) -> bool:

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 MATH = ("--dry-run", "--dataset", "korean_math_easy")
 BENCH = ("benchmark", *MATH, "--samples", "8", "--repeats", "3")
 FAST = {"LLMOPT_FAKE_TIME_SCALE": "0.1"}
-SLOW = {"LLMOPT_FAKE_TIME_SCALE": "1.0"}
+SLOW = {"LLMOPT_FAKE_TIME_SCALE": "0.5"}
 
 
 def result(cli, name):

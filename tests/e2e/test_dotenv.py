@@ -33,7 +33,7 @@ def test_dotenv_values_reach_the_engine(cli, wait_for, engine, request):
         request.getfixturevalue("demo_model")
     lines = "".join(f"{name}={value}\n" for name, value in VALUES.items())
     (cli.folder / ".env").write_text(lines, encoding="utf-8")
-    model = ("--engine", engine, "--model", "smollm2-135m", "--samples", "4", "--max-tokens", "16", "--repeats", "100")
+    model = ("--engine", engine, "--model", "smollm2-135m", "--samples", "2", "--max-tokens", "4", "--repeats", "100")
     process = cli.start("benchmark", *model, "--dataset", "korean_math_easy", "--name", "b")
     seen = []
     wait_for(lambda: process.poll() is not None or seen.extend(engines(cli)) or seen)

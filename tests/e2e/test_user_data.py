@@ -41,7 +41,7 @@ def test_a_parquet_file_with_korean_columns(cli):
 
 
 @pytest.mark.parametrize("encoding", ["cp949", "utf-8-sig", "utf-16"])
-def test_a_table_in_any_encoding_with_columns_by_flag_and_worked_examples(cli, encoding):
+def test_a_table_in_any_encoding_with_columns_by_flag_and_worked_examples(cli, inside, encoding):
     (cli.folder / "표.csv").write_text("가,나\n" + "".join(f"{q},{a}\n" for q, a in ROWS), encoding=encoding)
     shown = [{"question": f"배 {n}개에 1개를 더하면?", "answer": str(n + 1)} for n in range(3)]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in shown)
@@ -54,7 +54,9 @@ def test_a_table_in_any_encoding_with_columns_by_flag_and_worked_examples(cli, e
     found = result(cli)
     assert found["best"]["configuration"]["request"]["prompt_form"] == "examples"
     assert len(found["sides"][0]["items"]) == 4
-    missing = cli.run("benchmark", "--dataset", "표.csv", "--column", "question=가", "--examples", "없음.jsonl", *QUICK)
+    missing = inside.run(
+        "benchmark", "--dataset", "표.csv", "--column", "question=가", "--examples", "없음.jsonl", *QUICK
+    )
     assert missing.code == 3
     assert "없음.jsonl" in missing.err
 
