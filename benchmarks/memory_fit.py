@@ -170,7 +170,7 @@ def llamacpp_spread(count: int) -> list[dict[str, Any]]:
 def compare(rows: list[dict]) -> None:
     hardware, shared = probe(), 0
     models: dict[str, Any] = {}
-    errors: dict[str, list[float]] = {}
+    errors: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         if "peak" not in row:
             continue
@@ -201,8 +201,8 @@ def compare(rows: list[dict]) -> None:
         print(f"{name:20} {brief} measured {measured >> 20} MB, estimated {fit.total_bytes >> 20} MB, {error:+.1%}")
     if shared:
         print(f"{shared} rows left out: another process mapped the same weights")
-    for (engine, name), found in errors.items():
-        summary(f"{engine} {name}", found)
+    for who, found in errors.items():
+        summary(" ".join(who), found)
     if errors:
         summary("all", [error for found in errors.values() for error in found])
 

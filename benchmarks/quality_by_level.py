@@ -72,7 +72,7 @@ class Asking:
         entry = find_model(options.model, workspace)
         path = ensure_weights(entry, workspace=workspace)
         assert entry.gguf is not None
-        self.sha256 = entry.gguf.sha256
+        self.sha256 = entry.gguf.sha256 or ""
         self.model = replace(read_model(path, entry.name), sha256=self.sha256)
         self.workspace = workspace
         self.end_s = time.monotonic() + options.seconds
