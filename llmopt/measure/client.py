@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 from llmopt.errors import EngineError
 from llmopt.measure.stream import TokenCounter, read_answer
 from llmopt.records import Endpoint, InferenceParams, Request, Sample
+from llmopt.runtime.arrivals import AVAILABLE, Arrivals
 from llmopt.runtime.clock import MonotonicClock
 from llmopt.runtime.http import BODY_LIMIT, Connection, Exchange, HttpError, address, connect, request_head
 
@@ -63,6 +64,7 @@ class Client:
         self._path = f"{endpoint.base_path}/chat/completions"
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
+        self._arrivals: Arrivals | None = None
         self._clock = MonotonicClock()
         self._finished_events = 0
 
@@ -76,6 +78,9 @@ class Client:
             connection.close()
         self._open.clear()
         self._idle.clear()
+        if self._arrivals is not None:
+            self._arrivals.close()
+            self._arrivals = None
         await asyncio.sleep(0)  # let the loop see the closed sockets
 
     def body(self, request: Request) -> dict[str, Any]:
@@ -178,7 +183,11 @@ class Client:
         return None
 
     async def _connect(self) -> Connection:
-        connection = await connect(self.endpoint, timeout_s=self._connect_timeout_s, body_limit=self._body_limit)
+        if self._arrivals is None and AVAILABLE:
+            self._arrivals = Arrivals()
+        connection = await connect(
+            self.endpoint, timeout_s=self._connect_timeout_s, body_limit=self._body_limit, arrivals=self._arrivals
+        )
         self._open.add(connection)
         return connection
 
