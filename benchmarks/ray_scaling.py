@@ -157,7 +157,6 @@ def main() -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [cluster.add_node(num_cpus=given.slots) for _ in range(given.nodes)]
     ray.init(address=cluster.address, namespace="llmopt", log_to_driver=False, logging_level="error")
-    figures = {}
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         warm(cluster.address, everything)
@@ -167,7 +166,7 @@ def main() -> None:
             folder / "one.db", cluster.address, slots=1, trials=given.trials // everything, seconds=given.seconds
         )
         all_s, found = study_run(folder / "all.db", cluster.address, slots=everything, **options)
-        figures["all"] = {"one_slot_s": one_s, "all_slots_s": all_s, "share_of_linear": one_s / all_s, **found}
+        _keep(given.out, all={"one_slot_s": one_s, "all_slots_s": all_s, "share_of_linear": one_s / all_s, **found})
         print(f"{everything} slots: {one_s / all_s:.2f} of linear speed, {found}", flush=True)
 
         def lose(ledger: Ledger) -> None:
@@ -176,7 +175,7 @@ def main() -> None:
                 nodes.clear()
 
         _, found = study_run(folder / "lost.db", cluster.address, slots=everything, between=lose, **options)
-        figures["node_lost"] = found
+        _keep(given.out, node_lost=found)
         print(f"a node lost in the middle: {found}", flush=True)
 
         command = [
@@ -189,12 +188,17 @@ def main() -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         _, found = study_run(folder / "killed.db", cluster.address, slots=(given.nodes - 1) * given.slots, **options)
-        figures["coordinator_killed"] = {"finished_before": before, **found}
+        _keep(given.out, coordinator_killed={"finished_before": before, **found})
         print(f"the coordinator killed after {before} trials: {found}", flush=True)
-    if given.out:
-        given.out.write_text(json.dumps(figures, indent=1))
     ray.shutdown()
     cluster.shutdown()
+
+
+def _keep(out: Path | None, **figures) -> None:
+    """Add figures to those in ``out``: what was measured stays if a later part is cut."""
+    if out:
+        known = json.loads(out.read_text()) if out.exists() else {}
+        out.write_text(json.dumps({**known, **figures}, indent=1))
 
 
 def _finished_when(database: Path, wanted: int, process: subprocess.Popen) -> int:
