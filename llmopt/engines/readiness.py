@@ -24,6 +24,9 @@ OBSERVE_S = 1.0
 HOPELESS_S = 15.0
 """Without progress for so long, a start is given up before its stall time where the log already tells a root cause."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.5
+NO_SUCH_PATH = frozenset({404, 405, 501})
+NAMES_SHOWN = 8
+"""Of the models that an endpoint lists, in an error."""
 SAMPLING = ("temperature", "top_p")
 """What of a configuration's sampling the first completion is asked with."""
 CONTAINER_TOOLS = frozenset({"docker", "podman", "nerdctl"})
@@ -49,7 +52,7 @@ class Phase(str, Enum):
 class NotReady(Exception):
     """Why the ladder was left; ``launch`` turns it into EngineStartError.
 
-    ``why`` is exited, stalled, too_slow, port_taken, not_listed or bad_answer.
+    ``why`` is exited, stalled, too_slow, port_taken, not_listed, lists_others or bad_answer.
     """
 
     def __init__(self, why: str, *, status: ExitStatus | None = None, **values: object) -> None:
@@ -97,8 +100,10 @@ async def verify(plan: LaunchPlan, *, clock: Clock, on_phase: Callable[[Phase], 
     """The upper rungs for an engine that somebody else runs. Raises NotReady, or HttpError as it cannot be reached."""
     await request(plan.endpoint, "GET", f"{plan.endpoint.base_path}/models", timeout_s=PROBE_S)  # or why not
     deadline_s = clock.now_s() + PROBE_S
-    while plan.endpoint.model not in (names := await _models(plan.endpoint)):
-        if names or clock.now_s() > deadline_s:  # one that lists others is up, and will not come to have ours
+    while (names := await _models(plan.endpoint)) is not None and plan.endpoint.model not in names:
+        if names:  # one that lists others is up, and will not come to have ours
+            raise NotReady("lists_others", alias=plan.endpoint.model, served=_some(names))
+        if clock.now_s() > deadline_s:
             raise NotReady("not_listed", alias=plan.endpoint.model)
         await asyncio.sleep(LONGEST_PAUSE_S)
     on_phase(Phase.LISTED)
@@ -208,17 +213,25 @@ async def _healthy(endpoint: Endpoint, path: str) -> bool:
 
 
 async def _listed(endpoint: Endpoint) -> bool:
-    return endpoint.model in await _models(endpoint)
+    return endpoint.model in (await _models(endpoint) or ())
 
 
-async def _models(endpoint: Endpoint) -> frozenset[str]:
-    """The names of the models it lists; none while it gives no list."""
+async def _models(endpoint: Endpoint) -> frozenset[str] | None:
+    """The names of the models it lists, empty while it gives no list; None where it knows of no such list."""
     answer = await _get(endpoint, f"{endpoint.base_path}/models")
+    if answer is not None and answer.status in NO_SUCH_PATH:
+        return None
     if answer is None or answer.status != 200:  # noqa: PLR2004 - OK
         return frozenset()
     listing = answer.json()
     models = listing.get("data", []) if isinstance(listing, dict) else []
     return frozenset(str(model["id"]) for model in models if isinstance(model, dict) and "id" in model)
+
+
+def _some(names: frozenset[str]) -> str:
+    """The first few names, for a sentence."""
+    shown = sorted(names)[:NAMES_SHOWN]
+    return ", ".join(shown) + (", …" if len(names) > len(shown) else "")
 
 
 async def _answers(endpoint: Endpoint, cap_s: float, sampling: InferenceParams = GREEDY) -> bool:

@@ -22,10 +22,11 @@ __all__ = [
     "PassRecorder",
     "Step",
     "blocks_of",
+    "comparable_passes",
     "confirm",
     "ladder",
+    "pair_of",
     "steps",
-    "whole_blocks",
 ]
 
 POINTS = ("best_quality", "fastest", "smallest")
@@ -125,19 +126,23 @@ async def confirm(
     on_sample: Callable[[Sample], None] | None = None,
     on_pass: Callable[[int, Arm], None] | None = None,
     enough: Callable[[int, Sequence[ArmPass]], bool] | None = None,
+    asked: Callable[[int], Sequence[Arm]] | None = None,
 ) -> list[ArmPass]:
     """Run the blocks that are not in ``done`` yet, until ``enough(blocks, passes)`` after one of them.
 
-    Passes of a block that a kill cut short are run again as a whole block: pairs must share their minute.
+    ``asked`` says which arms a block has time for, all where it is not given. Passes of a block that a kill cut short
+    are run again as a whole block: pairs must share their minute.
     """
-    passes = whole_blocks(done, arms)
-    complete = {p.block for p in passes}
+    passes = comparable_passes(done, arms)
     for number, items in enumerate(blocks):
         if enough is not None and number and enough(number, [p for p in passes if p.block < number]):
             break
-        if number in complete:
+        wanted = arms if asked is None else asked(number)
+        earlier = {p.key for p in passes if p.block == number}
+        if earlier.issuperset(arm.configuration.key for arm in wanted):
             continue
-        for group in _order(arms, number):
+        passes = [p for p in passes if p.block != number]
+        for group in _order(wanted, number):
             for position, arm in enumerate(group):
                 if on_pass is not None:
                     on_pass(number, arm)
@@ -149,17 +154,26 @@ async def confirm(
     return passes
 
 
-def whole_blocks(passes: Sequence[ArmPass], arms: Sequence[Arm]) -> list[ArmPass]:
-    """The passes of blocks in which one run measured every arm; of several such runs the first."""
-    wanted = {arm.configuration.key for arm in arms}
+def pair_of(arms: Sequence[Arm]) -> tuple[Arm, ...]:
+    """The baseline and the winner: what a final is about."""
+    return tuple(arm for arm in arms if {"baseline", "best"} & set(arm.names))
+
+
+def comparable_passes(passes: Sequence[ArmPass], arms: Sequence[Arm]) -> list[ArmPass]:
+    """The finished passes of one run of each block: the first that measured every arm, else the first with the pair.
+
+    A run that ended before baseline and winner were both measured has nothing to tell.
+    """
+    known, pair = ({arm.configuration.key for arm in some} for some in (arms, pair_of(arms)))
     runs: dict[tuple[int, str], dict[str, ArmPass]] = {}
     for one in passes:
-        if one.key in wanted and one.result.outcome is Outcome.DONE:
+        if one.key in known and one.result.outcome is Outcome.DONE:
             runs.setdefault((one.block, one.attempt), {})[one.key] = one
     chosen: dict[int, dict[str, ArmPass]] = {}
-    for (block, _), found in runs.items():
-        if found.keys() == wanted:
-            chosen.setdefault(block, found)
+    for least in (known, pair):
+        for (block, _), found in runs.items():
+            if found.keys() >= least:
+                chosen.setdefault(block, found)
     return [one for _, found in sorted(chosen.items()) for one in found.values()]
 
 

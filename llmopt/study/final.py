@@ -7,7 +7,7 @@ share the 5 % of error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from llmopt.measure.diversity import diversity_by_item
@@ -15,7 +15,7 @@ from llmopt.measure.stats.intervals import CONFIDENCE
 from llmopt.measure.stats.looks import Look, plan_looks
 from llmopt.measure.stats.verdicts import quality_verdict, speed_verdict
 from llmopt.records import Item, Outcome, Verdict, VerdictKind
-from llmopt.search.confirm import MIN_BLOCKS, Arm, ArmPass, Step, blocks_of, steps
+from llmopt.search.confirm import MIN_BLOCKS, POINTS, Arm, ArmPass, Step, blocks_of, pair_of, steps
 from llmopt.study.clock import ConfirmPrice
 from llmopt.study.prepare import Prepared
 from llmopt.study.repeats import pairs_for
@@ -25,6 +25,7 @@ __all__ = [
     "SPEED",
     "FinalPlan",
     "Finals",
+    "TimeForArms",
     "compare_arms",
     "compare_diversity",
     "pairs_of_final",
@@ -64,7 +65,7 @@ class FinalPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Finals:
-    """The final: its arms, the passes of its whole blocks, and how it was planned (None: nothing to confirm)."""
+    """The final: its arms, the passes that can be compared, and how it was planned (None: nothing to confirm)."""
 
     arms: tuple[Arm, ...]
     passes: tuple[ArmPass, ...] = ()
@@ -72,13 +73,54 @@ class Finals:
 
     @property
     def blocks(self) -> int:
-        """Blocks that were measured whole."""
+        """Blocks in which baseline and winner were both measured."""
         return len({one.block for one in self.passes})
 
     @property
     def confidence(self) -> float:
         """Of the intervals: what is left of the error at the look that ended it."""
         return self.plan.look_after(self.blocks).confidence if self.plan else CONFIDENCE
+
+
+class TimeForArms:
+    """Which arms each block has time for: with a time limit, pairs of baseline and winner come before all others.
+
+    A block drops the other named points, then the steps between and the preset, where all blocks still to come would
+    not fit into the time left with them. What blocks cost is corrected by what those before took. The pair is in every
+    block, so nothing about it is chosen by what was seen.
+    """
+
+    def __init__(
+        self,
+        arms: Sequence[Arm],
+        plan: FinalPlan,
+        *,
+        price: Callable[[int], ConfirmPrice],
+        left_s: Callable[[], float | None],
+    ) -> None:
+        self._choices = (tuple(arms), tuple(arm for arm in arms if not set(arm.names) <= set(POINTS)), pair_of(arms))
+        self._blocks = plan.blocks
+        self._price = price
+        self._left_s = left_s
+        self._under_way: tuple[float, float] | None = None
+        self._expected_s = self._took_s = 0.0
+
+    def asked(self, block: int) -> Sequence[Arm]:
+        """The arms of the block that begins now."""
+        left_s = self._left_s()
+        if left_s is None:
+            return self._choices[0]
+        if self._under_way is not None:
+            expected_s, began_with_s = self._under_way
+            self._expected_s += expected_s
+            self._took_s += began_with_s - left_s
+        slower = self._took_s / self._expected_s if self._expected_s > 0 else 1.0
+        items, ahead = len(self._blocks[block]), len(self._blocks) - block
+        costs_s = [self._price(len(arms)).seconds(items, 1) for arms in self._choices]
+        fitting = (k for k, cost_s in enumerate(costs_s) if ahead * cost_s * slower <= left_s)
+        chosen = next(fitting, len(costs_s) - 1)
+        self._under_way = (costs_s[chosen], left_s)
+        return self._choices[chosen]
 
 
 def with_final_items(prepared: Prepared) -> Prepared:

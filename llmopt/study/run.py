@@ -16,7 +16,7 @@ from llmopt.paths import Workspace
 from llmopt.records import Item, Measurement, Outcome, Sample
 from llmopt.runtime.guardian import sweep_orphans
 from llmopt.search.budget import typed_seconds
-from llmopt.search.confirm import POINTS, Arm, confirm, ladder, whole_blocks
+from llmopt.search.confirm import POINTS, Arm, comparable_passes, confirm, ladder
 from llmopt.search.coordinator import Coordinator
 from llmopt.search.proposer import Proposal
 from llmopt.search.racing import block_order
@@ -27,7 +27,7 @@ from llmopt.store.rows import TrialRow
 from llmopt.study.clock import ARMS, ConfirmPrice, StudyClock, smallest_budget_s
 from llmopt.study.cluster import Cluster, ClusterBench
 from llmopt.study.events import Event, Listener
-from llmopt.study.final import Finals, plan_final
+from llmopt.study.final import Finals, TimeForArms, plan_final
 from llmopt.study.host import StudyHost
 from llmopt.study.kept_answers import KeptAnswers
 from llmopt.study.knowledge import gather, learnt_memory
@@ -356,6 +356,9 @@ class StudyRun:
         blocks = plan.blocks
         moments = [look.after for look in plan.looks]
         tell_resolution(self.teller.say, self.prepared, requests=len(blocks[0]), launches=moments)
+        time_for = TimeForArms(
+            arms, plan, price=lambda count: self._price(baseline, arms=count), left_s=lambda: self.clock.left_s
+        )
         counting = [self.teller.counting(0)]
 
         def passing(block: int, arm: Arm) -> None:
@@ -374,10 +377,11 @@ class StudyRun:
             on_sample=lambda sample: counting[0](sample),  # noqa: PLW0108 - another counter for every pass
             on_pass=passing,
             enough=lambda done, found: plan.enough(self.prepared, arms, done, found),
+            asked=time_for.asked,
         )
         try:
             async with asyncio.timeout(left_s):
                 await passes
         except TimeoutError:
             await bench.stop()
-        return Finals(arms=arms, passes=tuple(whole_blocks(self.recorder.past_passes(), arms)), plan=plan)
+        return Finals(arms=arms, passes=tuple(comparable_passes(self.recorder.past_passes(), arms)), plan=plan)

@@ -35,7 +35,7 @@ def serving(folder, script):
 
 
 CASES = {
-    "wrong model": ({}, "another", 5, {"en": "another", "ko": "another"}),
+    "wrong model": ({}, "another", 5, {"en": "It serves: house", "ko": "제공하는 모델: house"}),
     "endless stream": ({"stream": ["endless"]}, "house", 5, {"en": "did not finish", "ko": "끝나지 않았습니다"}),
     "streams that break": ({"stream": ["early_eof"], "stream_at": 1}, "house", 5, {"en": "closed", "ko": "닫았습니다"}),
     "nothing said": ({"timing": {"at_ms": []}}, "house", 5, {"en": "None of", "ko": "하나도 없어"}),

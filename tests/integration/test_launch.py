@@ -344,7 +344,7 @@ async def test_an_engine_elsewhere_is_verified_and_left_alone(guardian: Guardian
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        ({"model": "other"}, "launch.not_listed"),
+        ({"model": "other"}, "launch.lists_others"),
         ({"api_key": "wrong"}, "measure.wrong_key"),
         ({"socket_path": "/nowhere.sock"}, "measure.refused"),
     ],
@@ -360,6 +360,28 @@ async def test_an_engine_elsewhere_that_will_not_do_is_explained(
                 pass
     assert caught.value.key == key
     assert caught.value.what
+
+
+async def test_an_endpoint_without_a_list_of_models_says_itself_that_it_has_no_such_model(
+    guardian: Guardian, tmp_path: Path
+) -> None:
+    body = b'{"error": {"message": "model \'tiny\' not found"}}'
+    asked = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n")).split()[1])
+        writer.write(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    engine = Elsewhere(Endpoint(model="tiny", port=server.sockets[0].getsockname()[1]))
+    with pytest.raises(EngineError) as caught:
+        async with launch(engine, MODEL, {}, guardian=guardian, run_root=tmp_path):
+            pass
+    server.close()
+    assert "model 'tiny' not found" in caught.value.what
+    assert asked == [b"/v1/models", b"/v1/models", b"/v1/chat/completions"]  # it is not asked again and again
 
 
 async def test_a_request_under_way_may_finish_when_the_block_is_left(guardian: Guardian, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llmopt.errors import EngineDied
 from llmopt.records import Configuration, InferenceParams, Item, Outcome
-from llmopt.search.confirm import ArmPass, blocks_of, confirm, ladder, steps, whole_blocks
+from llmopt.search.confirm import ArmPass, blocks_of, comparable_passes, confirm, ladder, pair_of, steps
 from llmopt.search.trial import TrialResult
 
 BASE = Configuration(
@@ -94,5 +94,48 @@ async def test_finished_blocks_are_not_measured_again_but_torn_ones_are():
     await confirm(bench, arms, blocks, done=earlier, recorder=recorder)
     assert {one.block for one in recorder.passes} == {1}
     assert len(recorder.passes) == len(arms)
-    whole = whole_blocks([*earlier, *recorder.passes], arms)
+    whole = comparable_passes([*earlier, *recorder.passes], arms)
     assert [(one.block, one.attempt) for one in whole] == [(0, "before")] * 4 + [(1, "now")] * 4
+
+
+def passes_of(arms, block, attempt, *, outcome=Outcome.DONE):
+    return [
+        ArmPass(block=block, key=arm.configuration.key, result=TrialResult(outcome=outcome), attempt=attempt)
+        for arm in arms
+    ]
+
+
+def test_a_torn_block_counts_where_baseline_and_winner_were_both_measured_in_one_run():
+    arms = ladder(BASE, BEST)
+    first, *between, last = arms
+    assert pair_of(arms) == (first, last)
+    whole = passes_of(arms, 0, "a")
+    torn = passes_of([first, between[0], last], 1, "a")
+    assert comparable_passes([*whole, *torn], arms) == [*whole, *torn]
+    again = passes_of(arms, 1, "b")
+    assert comparable_passes([*whole, *torn, *again], arms) == [*whole, *again], "a whole run of a block comes first"
+    halves = [*passes_of([first], 2, "a"), *passes_of([last], 2, "b"), *passes_of(between, 3, "a")]
+    assert comparable_passes(halves, arms) == [], "pairs share their run"
+    failed = [*passes_of([first, *between], 4, "a"), *passes_of([last], 4, "a", outcome=Outcome.FAILED)]
+    assert comparable_passes(failed, arms) == []
+    one_arm_failed = [*passes_of([first, last], 5, "a"), *passes_of(between, 5, "a", outcome=Outcome.FAILED)]
+    assert comparable_passes(one_arm_failed, arms) == passes_of([first, last], 5, "a")
+
+
+async def test_a_block_asks_the_arms_it_has_time_for_and_is_not_run_again_for_the_others():
+    arms = ladder(BASE, BEST)
+    blocks, pair = blocks_of(items(8), 2), pair_of(arms)
+    bench, recorder = Bench(), Recorder()
+    await confirm(
+        bench, arms, blocks, done=[], recorder=recorder, asked=lambda block: pair if block else arms
+    )  # fmt: skip
+    assert [(one.block, one.key) for one in recorder.passes][len(arms) :] == [
+        (1, BEST.key), (1, BASE.key)
+    ]  # fmt: skip
+    again = Bench()
+    await confirm(
+        again, arms, blocks, done=recorder.passes, recorder=recorder, asked=lambda block: pair if block else arms
+    )  # fmt: skip
+    assert again.calls == []
+    await confirm(again, arms, blocks, done=recorder.passes, recorder=recorder)
+    assert len(again.calls) == len(arms), "where there is time after all, the block is measured whole"

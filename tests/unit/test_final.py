@@ -11,7 +11,7 @@ from llmopt.measure.calibrate import NoiseFloor
 from llmopt.records import AnswerStatus, Configuration, Estimate, InferenceParams, Item, Measurement, Outcome, Score
 from llmopt.search.confirm import MIN_BLOCKS, ArmPass, confirm, ladder
 from llmopt.study.clock import ConfirmPrice
-from llmopt.study.final import Finals, pairs_of_final, plan_final, with_final_items
+from llmopt.study.final import Finals, TimeForArms, pairs_of_final, plan_final, with_final_items
 from llmopt.study.repeats import MOST_DERIVED
 
 FREE = ConfirmPrice(block_s=0.0, item_s=0.0)
@@ -128,3 +128,34 @@ async def test_what_is_open_at_a_look_goes_on_to_the_next():
     )  # fmt: skip
     assert {one.block for one in passes} == set(range(len(plan.blocks)))
     assert isinstance(passes[0], ArmPass)
+
+
+POINT = Configuration(engine="fake", launch={"threads": 3}, request=InferenceParams(temperature=0.0))
+PRESET = Configuration(engine="fake", launch={"threads": 4}, request=InferenceParams(temperature=0.0))
+
+
+def arms_of_blocks(limit_s, *, takes):
+    """The arms each block is asked within ``limit_s``, where a launch of an arm is thought to take a second."""
+    arms = ladder(BASE, BEST, {"preset": PRESET, "smallest": POINT})
+    plan = plan_final(with_final_items(study()), FREE, left_s=None)
+    left = [limit_s]
+    time_for = TimeForArms(
+        arms, plan, price=lambda count: ConfirmPrice(block_s=count, item_s=0.0), left_s=lambda: left[0]
+    )
+    found = []
+    for block in range(len(plan.blocks)):
+        asked = time_for.asked(block)
+        found.append([name for arm in asked for name in arm.names])
+        if left[0] is not None:
+            left[0] -= takes * len(asked)
+    assert all({"baseline", "best"} <= set(names) for names in found)
+    return ["points" if "smallest" in names else "ladder" if "preset" in names else "pair" for names in found]
+
+
+def test_the_pair_comes_before_all_others_where_time_is_short():
+    assert arms_of_blocks(None, takes=1) == ["points"] * 4
+    assert arms_of_blocks(16.0, takes=1) == ["points"] * 4
+    assert arms_of_blocks(12.0, takes=1) == ["ladder"] * 4
+    assert arms_of_blocks(8.0, takes=1) == ["pair"] * 4
+    assert arms_of_blocks(1.0, takes=1) == ["pair"] * 4, "what cannot be paid for at all is still begun with the pair"
+    assert arms_of_blocks(16.0, takes=1.5) == ["points", "pair", "pair", "pair"], "blocks that take longer than thought"
