@@ -1,6 +1,7 @@
 """What the search promises, seen from outside: the plan, races, shared engines, earlier studies, budgets, limits."""
 
 import json
+import shutil
 
 import pytest
 
@@ -18,6 +19,14 @@ def study(cli):
         return ran.events
 
     return run
+
+
+@pytest.fixture(scope="module")
+def before(workshop):
+    """A workspace with a finished study ``before``, and its events."""
+    ran = workshop.run(*DRY, "--name", "before", "--samples", "4", "--trials", "12", env=FAST)
+    assert ran.code == 0, ran.err
+    return workshop.folder, ran.events
 
 
 def of(events, kind):
@@ -81,8 +90,8 @@ def test_request_settings_share_an_engine_for_quality_alone(study):
     assert shared
 
 
-def test_a_plan_first_few_restarts_nothing_twice_and_the_next_study_learns(inside, study):
-    events = study("before", "--samples", "4", "--trials", "12")
+def test_a_plan_first_few_restarts_and_nothing_twice(before):
+    _, events = before
     first, *later = of(events, "plan")
     kinds = [event["event"] for event in events]
     assert kinds.index("plan") < kinds.index("trial_started", kinds.index("trial_ended"))
@@ -98,6 +107,9 @@ def test_a_plan_first_few_restarts_nothing_twice_and_the_next_study_learns(insid
     assert all("answers_per_minute" in trial["measurement"]["estimates"] for trial in found)
     assert "study.learnt_from" not in {event["key"] for event in of(events, "note")}
 
+
+def test_the_next_study_learns_and_no_name_is_taken_twice(cli, inside, study, before):
+    shutil.copytree(before[0], cli.folder, dirs_exist_ok=True)
     again = study("after", "--samples", "4", "--trials", "8", "--seed", "1")
     (note,) = [event for event in of(again, "note") if event["key"] == "study.learnt_from"]
     assert note["values"]["names"] == "before"
@@ -143,12 +155,14 @@ def test_a_limit_out_of_reach_is_named_with_the_nearest_value(cli, study):
         assert word in shown
 
 
-def test_a_result_is_explained_and_why_not_is_answered(inside, study):
-    result = study("why", "--samples", "4", "--trials", "8")[-1]["result"]
+def test_a_result_is_explained_and_why_not_is_answered(inline, before):
+    folder, events = before
+    shutil.copytree(folder, inline.folder, dirs_exist_ok=True)
+    result = events[-1]["result"]
     other = next(t for t in result["trials"] if t["number"] != result["best"]["trial"] and t["origin"] == "start")
     form = other["configuration"]["request"]["prompt_form"]
     asked = ("--why-not", f"prompt_form={form},temperature=0.0", "--why-not", "threads=8", "--why-not", "context=256")
-    ran = inside.run("explain", "why", *asked, "--json")
+    ran = inline.run("explain", "before", *asked, "--json")
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
     first = found["objectives"][0]
@@ -159,11 +173,15 @@ def test_a_result_is_explained_and_why_not_is_answered(inside, study):
     assert kinds[("threads",)] in {"estimated", "measured"}
     assert kinds[("context",)] == "illegal"
     for language, word in (("en", "What holds the winner back"), ("ko", "무엇이 승자를 막고 있는가")):
-        told = inside.run("explain", "why", *asked, lang=language)
+        told = inline.run("explain", "before", *asked, lang=language)
         assert told.code == 0, told.err
         assert word in told.out
         assert "threads=8" in told.out
-    for wrong, code in ((("nowhere",), 3), (("why", "--why-not", "wings=2"), 2), (("why", "--why-not", "threads"), 2)):
-        refused = inside.run("explain", *wrong)
+    for wrong, code in (
+        (("nowhere",), 3),
+        (("before", "--why-not", "wings=2"), 2),
+        (("before", "--why-not", "threads"), 2),
+    ):
+        refused = inline.run("explain", *wrong)
         assert refused.code == code, refused.err
         assert "Traceback" not in refused.err
