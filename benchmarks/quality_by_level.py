@@ -190,13 +190,16 @@ class Kept:
             self.levels = {row["level"]: row for row in held["levels"]}
             self.answers = {row["id"]: row for row in held["answers"]}
 
+    def check(self, dataset, level):
+        """Refuse to mix answers of another version of the set with this one's."""
+        held = self.levels.get(level, {"answered": 0})
+        if held["answered"] and held["version"] != version_of(dataset):
+            raise SystemExit(
+                f"level {level} in {self.path} is of {held['version']}, not {version_of(dataset)}: keep it, or move it"
+            )
+
     def add(self, dataset, level, items, rows):
         """Put one level's answers in place of those that stood there, and write the file."""
-        held = self.levels.get(level, {}).get("version")
-        if held not in {None, version_of(dataset)}:
-            raise SystemExit(
-                f"level {level} in {self.path} is of {held}, not {version_of(dataset)}: keep it, or move it"
-            )
         wanted = {item.id for item in items}
         others = {name: row for name, row in self.answers.items() if row["level"] != level}
         same = {name: row for name, row in self.answers.items() if row["level"] == level and name in wanted}
@@ -223,6 +226,7 @@ async def measured(options, workspace):
     kept = Kept(options.out, f"{options.model}.{options.set}.{options.form}", about)
     try:
         for dataset, level, items in items_of(options.set, options.levels, options.per_level, workspace):
+            kept.check(dataset, level)
             samples = await asking.answers(dataset, items, kept.answers)
             kept.add(dataset, level, items, {i.id: judged(i, samples[i.id], dataset) for i in items if i.id in samples})
     finally:
