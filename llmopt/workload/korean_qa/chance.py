@@ -39,9 +39,18 @@ def picks(rng: Random, values: Sequence[T], count: int) -> list[T]:
 def distinct(rng: Random, bound: int, count: int) -> list[int]:
     """``rng.sample(range(bound), count)``."""
     pool = _POOL + (4 ** ceil(log(count * 3, 4)) if count > _FEW else 0)
+    draw = rng.getrandbits
     if bound <= pool:
-        return rng.sample(range(bound), count)
-    bits, draw = bound.bit_length(), rng.getrandbits
+        order, found = list(range(bound)), []
+        for left in range(bound, bound - count, -1):
+            bits = left.bit_length()
+            place = draw(bits)
+            while place >= left:
+                place = draw(bits)
+            found.append(order[place])
+            order[place] = order[left - 1]
+        return found
+    bits = bound.bit_length()
     taken: dict[int, None] = {}
     while len(taken) < count:
         number = draw(bits)

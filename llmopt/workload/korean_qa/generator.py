@@ -157,9 +157,10 @@ def _item(template: _Template, level: int, passage: str, question: Question) -> 
         meta["solution"] = question.solution
     if question.distractors and ask.kind != "choice":
         meta["distractors"] = list(question.distractors)
-    name = hashlib.blake2b(f"{passage}\n{question.text}".encode(), digest_size=6).hexdigest()
+    name = hashlib.blake2b(passage.encode(), digest_size=6)
+    name.update(f"\n{question.text}".encode())
     return Item(
-        id=f"qa-{level}-{name}",
+        id=f"qa-{level}-{name.hexdigest()}",
         question=question.text,
         answers=question.answers,
         kind="choice" if ask.kind == "choice" else "qa",

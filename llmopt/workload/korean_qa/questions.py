@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
+from llmopt.workload.korean_qa.chance import shuffled
 from llmopt.workload.korean_qa.model import Ask, Field, World
 from llmopt.workload.korean_qa.pools import Value, clock_text, date_text
 
@@ -49,8 +50,7 @@ def _question(ask: Ask, slots: Mapping[str, str], answers: Sequence[str], **rest
 
 def _row_for(ask: Ask, world: World, rng: Random, passage: str, key: str) -> Mapping[str, Value] | None:
     """A random row; for spans one whose answer stands in the text exactly once."""
-    rows = list(world.rows)
-    rng.shuffle(rows)
+    rows = shuffled(rng, world.rows)
     if ask.kind != "span":
         return rows[0]
     return next((row for row in rows if passage.count(row[key].text) == 1), None)

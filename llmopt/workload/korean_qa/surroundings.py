@@ -9,7 +9,8 @@ remembers prompts finds no common beginning).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from random import Random
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ _NAMED = {"person", "combined"}
 
 
 class _Chapter(NamedTuple):
+    name: str
     genre: Genre
     layout: Section
     rows: Body
@@ -48,7 +50,7 @@ class _Chapter(NamedTuple):
         genre, start = self.genre, int(rng.random() * _CHAPTER_ROWS)
         title = genre.titles[int(rng.random() * len(genre.titles))]
         intro = genre.intros[int(rng.random() * len(genre.intros))]
-        run = self.rows._replace(rows=self.rows.rows[start : start + rows])
+        run = Body(self.rows.opening, self.rows.rows[start : start + rows], self.rows.joint)
         return document(title, intro, self.layout, run, self.groups if rows > _ROWS_WITH_GROUPS else None)
 
 
@@ -58,40 +60,52 @@ class Surroundings:
     def __init__(self, hashed: Callable[[str], int]) -> None:
         self._hashed = hashed
         self._written: dict[str, tuple[_Chapter, ...]] = {}
+        self._share_a_name: dict[tuple[str, str], bool] = {}
 
-    def around(self, passage: str, genre: Genre, characters: float, rng: Random, used: set[str]) -> str:
-        """``passage`` among documents of other genres, until it has its length; their names avoid and join ``used``."""
-        parts = [passage]
+    def around(self, passage: str, genre: Genre, characters: float, rng: Random, used: AbstractSet[str]) -> str:
+        """``passage`` among documents of other genres, until it has its length; no name is in two, or in ``used``."""
+        parts, chosen = [passage], list[_Chapter]()
         missing = characters - len(passage)
         others = shuffled(rng, [other for other in all_genres() if other.key != genre.key])
         for other in others * _ROUNDS:
             rows = min(MOST_ROWS, int(missing / _ROW_CHARACTERS) - 1)
             if rows < _FEWEST_ROWS:
                 break
-            chapter = self._free(other, rng, used)
+            chapter = self._free(other, rng, used, chosen)
             if chapter is not None:
-                used |= chapter.names
+                chosen.append(chapter)
                 text = chapter.excerpt(rng, rows)
                 parts.append(text)
                 missing -= len(text)
         return "\n\n".join(shuffled(rng, parts))
 
-    def _free(self, genre: Genre, rng: Random, used: set[str]) -> _Chapter | None:
+    def _free(self, genre: Genre, rng: Random, used: AbstractSet[str], chosen: Sequence[_Chapter]) -> _Chapter | None:
         first, layout = int(rng.random() * _CHAPTERS), int(rng.random() * len(_LAYOUTS))
         for step in range(_CHAPTERS):
             chapter = self._chapter(genre, (first + step) % _CHAPTERS)[layout]
-            if used.isdisjoint(chapter.names):
+            if chapter.names.isdisjoint(used) and self._apart(chapter, chosen):
                 return chapter
         return None
+
+    def _apart(self, chapter: _Chapter, chosen: Sequence[_Chapter]) -> bool:
+        """Whether it shares no name with those chosen; every pair of chapters is looked at once."""
+        name, known = chapter.name, self._share_a_name
+        for other in chosen:
+            share = known.get((name, other.name))
+            if share is None:
+                share = known[name, other.name] = not chapter.names.isdisjoint(other.names)
+            if share:
+                return False
+        return True
 
     def _chapter(self, genre: Genre, number: int) -> tuple[_Chapter, ...]:
         name = f"{genre.key}|{number}"
         if name not in self._written:
-            self._written[name] = _written(genre, Random(self._hashed(name)))
+            self._written[name] = _written(name, genre, Random(self._hashed(name)))
         return self._written[name]
 
 
-def _written(genre: Genre, rng: Random) -> tuple[_Chapter, ...]:
+def _written(name: str, genre: Genre, rng: Random) -> tuple[_Chapter, ...]:
     """One chapter in every layout."""
     world = draw_world(genre, _CHAPTER_ROWS, rng, set())
     fields = (*genre.fields, *genre.group_fields)
@@ -101,5 +115,5 @@ def _written(genre: Genre, rng: Random) -> tuple[_Chapter, ...]:
     for layout in _LAYOUTS:
         rows = body(genre, layout, world.row_columns, genre.row_patterns, rng)
         groups = body(genre, layout, world.group_columns, genre.group_patterns, rng)
-        found.append(_Chapter(genre, layout, rows._replace(rows=[*rows.rows, *rows.rows]), groups, names))
+        found.append(_Chapter(name, genre, layout, rows._replace(rows=[*rows.rows, *rows.rows]), groups, names))
     return tuple(found)
