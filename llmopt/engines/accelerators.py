@@ -71,6 +71,8 @@ def placement(settings: Settings, hardware: Hardware) -> dict[str, str]:
         return {}
     if any(name in settings for name in PARALLEL):
         count = math.prod(int(settings.get(name) or 1) for name in PARALLEL)
+    elif str(settings.get("device")).endswith(":0"):
+        count = 1
     else:
         count = len(devices)
     chosen = _alike(devices, count)

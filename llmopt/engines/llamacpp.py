@@ -74,6 +74,7 @@ SOMETIMES = (
     "cache_reuse",
     "gpu_layers",
     "split_mode",
+    "tensor_split",
     "cpu_expert_layers",
 )
 OURS = (
@@ -94,6 +95,7 @@ OPTIONS = {
     "flash_attention": "--flash-attn",
     "gpu_layers": "--gpu-layers",
     "split_mode": "--split-mode",
+    "tensor_split": "--tensor-split",
     "cpu_expert_layers": "--n-cpu-moe",
 }
 
@@ -314,6 +316,9 @@ def _offloading(model: ModelInfo, hardware: Hardware) -> list[Parameter]:
     parameters = [launch_parameter("gpu_layers", halves, ordinal=True, changes_answers=True)]
     if devices > 1:
         parameters.append(launch_parameter("split_mode", ("layer", "row", "none"), changes_answers=True))
+    if splits := defaults.tensor_splits(hardware):
+        shared = {"split_mode": ("layer", "row")}
+        parameters.append(launch_parameter("tensor_split", splits, changes_answers=True, only_if=shared))
     if model.experts and layers:
         experts = (0, layers // 2, layers)
         parameters.append(launch_parameter("cpu_expert_layers", experts, ordinal=True, changes_answers=True))

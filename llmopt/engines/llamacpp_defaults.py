@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 from llmopt.engines.llamacpp_native import native_server
@@ -10,7 +11,7 @@ from llmopt.engines.sizing import round_up, streams_of, usable_threads
 from llmopt.models.kv_cache import kv_bytes_per_token
 from llmopt.records import DeviceType, Hardware, ModelInfo, Settings, SettingValue, Strategy, Task
 
-__all__ = ["OPENMP", "all_layers", "offload_devices", "plain", "preset"]
+__all__ = ["OPENMP", "all_layers", "offload_devices", "plain", "preset", "tensor_splits"]
 
 OPENMP = sys.platform == "linux"
 """The Linux wheel is built with OpenMP: there llama.cpp's own polling has no effect, OpenMP's wait policy has."""
@@ -27,8 +28,9 @@ HTTP_THREADS = 64
 """Enough that waiting requests never keep /health or /metrics from being answered."""
 MEMORY_SHARE = 0.8
 """The share of available memory the plain command's weights and KV cache may take together."""
+GIB = 1 << 30
 GPUS = frozenset({DeviceType.CUDA, DeviceType.ROCM, DeviceType.XPU, DeviceType.MPS})
-SLOTS_BY_GPU_BYTES = ((8 << 30, 1), (16 << 30, 2))
+SLOTS_BY_GPU_BYTES = ((8 * GIB, 1), (16 * GIB, 2))
 """The specification's batch sizes by GPU memory; above the last one, 4."""
 FAST_SLOTS = 16
 
@@ -77,6 +79,19 @@ def offload_devices(hardware: Hardware) -> int:
     return min(present, sum(device["name"] != "CPU" for device in build["devices"])) if build else 0
 
 
+def tensor_splits(hardware: Hardware) -> tuple[str, ...]:
+    """Shares of the layers for each GPU: by memory, as llama.cpp does by itself, and even; empty below two GPUs.
+
+    Also empty where the build sees only some of the GPUs: which ones is not known.
+    """
+    sizes = [max(1, round(device.total_bytes / GIB)) for device in hardware.devices if device.kind in GPUS]
+    if len(sizes) < 2 or offload_devices(hardware) != len(sizes):  # noqa: PLR2004 - a split needs two
+        return ()
+    unit = math.gcd(*sizes)
+    even = ",".join("1" for _ in sizes)
+    return tuple(dict.fromkeys((",".join(str(size // unit) for size in sizes), even)))
+
+
 def _common(task: Task, *, threads: int, threads_batch: int) -> dict[str, SettingValue]:
     settings: dict[str, SettingValue] = {
         "threads": threads,
@@ -103,6 +118,7 @@ def _gpu(model: ModelInfo, hardware: Hardware) -> dict[str, SettingValue]:
         return {}
     settings: dict[str, SettingValue] = {"gpu_layers": all_layers(model)}
     settings |= {"split_mode": "layer"} if devices > 1 else {}
+    settings |= {"tensor_split": splits[0]} if (splits := tensor_splits(hardware)) else {}
     return settings | ({"cpu_expert_layers": 0} if model.experts and model.layers else {})
 
 

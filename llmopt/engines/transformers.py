@@ -102,7 +102,7 @@ class Transformers:
             ),
             launch_parameter("quantization", quantisations, changes_answers=True),
             launch_parameter("compile", (False, True) if gpus(hardware) else (False,), changes_answers=True),
-            launch_parameter("device", ("auto",) if gpus(hardware) else ("cpu",)),
+            launch_parameter("device", _devices(hardware), changes_answers=True),
             launch_parameter("block_size", BLOCK_SIZES, ordinal=True, only_if=batching),
             launch_parameter("cache_blocks", (2 * blocks, 4 * blocks), ordinal=True, only_if=batching),
             launch_parameter("batch_tokens", (256, 512, 1024), ordinal=True, changes_answers=True, only_if=batching),
@@ -170,6 +170,15 @@ class Transformers:
             return ("none",)
         options = options_of(self.name, found.version if found else None)
         return ("none", *options.values.get("quantization", ()))
+
+
+def _devices(hardware: Hardware) -> tuple[str, ...]:
+    """The device map: layers over all GPUs, which then work in turns, or the whole model on one."""
+    found = gpus(hardware)
+    if not found:
+        return ("cpu",)
+    first = "xpu:0" if found[0].kind is DeviceType.XPU else "cuda:0"
+    return ("auto", first) if len(found) > 1 else ("auto",)
 
 
 def _plain(hardware: Hardware) -> dict[str, SettingValue]:

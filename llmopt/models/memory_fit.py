@@ -189,29 +189,38 @@ def _host_available(hardware: Hardware) -> int:
 
 
 def _device_available(hardware: Hardware, settings: Settings) -> int:
-    """Free memory of the devices the launch may use: tensor × pipeline many, else all; never above an allowed share."""
-    ranks = int(settings.get("tensor_parallel") or 1) * int(settings.get("pipeline_parallel") or 1)
+    """What the devices of a launch may hold together, in the portions it gives them; never above an allowed share."""
     share = float(settings.get("gpu_memory_utilization") or 1)
-    free = sorted((min(d.free_bytes, round(d.total_bytes * share)) for d in hardware.devices), reverse=True)
-    used = free[:ranks] if "tensor_parallel" in settings else free
-    return min(used) * len(used) if used else 0
+    portions = _portions(settings, hardware)
+    rooms = [min(device.free_bytes, device.total_bytes * share) / portion for device, portion in portions]
+    return int(min(rooms, default=0))
 
 
 def planned_device_bytes(fit: MemoryFit, settings: Settings, hardware: Hardware) -> dict[str, int]:
     """What each device (by uuid) is meant to hold of this launch: the levels of memory are judged against it.
 
-    The parts are shared evenly by the devices used. Empty where the launch uses none, or is not known well enough.
+    Empty where the launch uses none, or is not known well enough.
     """
-    used = _devices_used(settings, hardware)
     total = fit.bytes_of(place="device")
-    return {device.uuid: total // len(used) for device in used} if used and total else {}
+    if not total:
+        return {}
+    return {device.uuid: int(total * portion) for device, portion in _portions(settings, hardware)}
 
 
-def _devices_used(settings: Settings, hardware: Hardware) -> list[Device]:
-    """As many as there are ranks, those with most room first; all of them where nothing is said of ranks."""
+def _portions(settings: Settings, hardware: Hardware) -> list[tuple[Device, float]]:
+    """The devices a launch uses, each with its portion of what lies on devices: as split, else in equal parts.
+
+    Used are as many as there are ranks, or one where the launch names one, those with most room first; else all.
+    """
+    split = [float(portion) for portion in str(settings.get("tensor_split") or "").split(",") if portion]
+    if split and len(split) == len(hardware.devices):
+        return [(device, portion / sum(split)) for device, portion in zip(hardware.devices, split, strict=True)]
     ranks = int(settings.get("tensor_parallel") or 1) * int(settings.get("pipeline_parallel") or 1)
-    ordered = sorted(hardware.devices, key=lambda device: -device.free_bytes)
-    return ordered[:ranks] if "tensor_parallel" in settings else ordered
+    alone = settings.get("split_mode") == "none" or str(settings.get("device")).endswith(":0")
+    used = sorted(hardware.devices, key=lambda device: -device.free_bytes)
+    if alone or "tensor_parallel" in settings:
+        used = used[: 1 if alone else ranks]
+    return [(device, 1 / len(used)) for device in used]
 
 
 def learn_correction(estimated: Sequence[float], measured: Sequence[float], *, least: int = 3) -> Correction:

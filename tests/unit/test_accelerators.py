@@ -59,6 +59,18 @@ def test_a_launch_is_given_its_devices_by_uuid(machine):
     assert placement({"tensor_parallel": 1}, crowded)["CUDA_VISIBLE_DEVICES"] != busy.uuid
     assert placement({"tensor_parallel": 1, "device": "cpu"}, hardware) == {}
     assert placement({"gpu_layers": 0}, hardware) == {}
+    alone = placement({"device": "cuda:0"}, hardware)["CUDA_VISIBLE_DEVICES"]
+    assert alone in uuids, "one device, which is then the first of those it sees"
+
+
+def test_a_model_lies_on_all_gpus_in_turns_or_on_one(machine):
+    planner, many = get_engine("transformers"), machine("nvidia_many_80g")
+    assert {p.name: p.values for p in planner.parameters(QWEN, many, TASK)}["device"] == ("auto", "cuda:0")
+    one = planner.parameters(QWEN, machine("nvidia_one_24g"), TASK)
+    assert "device" not in {p.name for p in one}
+    settings = {**planner.baseline(QWEN, many, TASK), "device": "cuda:0"}
+    fit = memory_fit("transformers", QWEN, settings, many, TASK)
+    assert fit.available_bytes == max(device.free_bytes for device in many.devices)
 
 
 def test_what_was_allotted_is_all_that_is_used(machine):

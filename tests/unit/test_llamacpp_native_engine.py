@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from llmopt.engines import llamacpp, llamacpp_defaults, llamacpp_native
 from llmopt.engines.base import RunFolder
 from llmopt.engines.llamacpp import LlamaCpp
 from llmopt.engines.llamacpp_native import REQUIRED, NativeServer, native_server
+from llmopt.models.memory_fit import memory_fit
 from llmopt.records import Cpu, Device, DeviceType, Endpoint, Hardware, HostMemory, Load, ModelInfo, Task
 
 OLD_NAMES = ("--model", "--alias", "--threads", "--threads-batch", "--parallel", "--ctx-size", "--batch-size")
@@ -117,6 +119,30 @@ def test_gpu_settings_come_from_what_the_build_lists(server):
     assert not {"split_mode", "cpu_expert_layers"} & one
     baseline = LlamaCpp().baseline(experts, machine(2), TASK)
     assert (baseline["gpu_layers"], baseline["split_mode"], baseline["cpu_expert_layers"]) == (9, "layer", 0)
+    assert baseline["tensor_split"] == "1,1"
+
+
+def test_unequal_gpus_share_by_memory_or_evenly_and_the_fit_sees_it(server):
+    server(*OLD_NAMES, *REQUIRED, "--tensor-split")
+    two = machine(2)
+    large = replace(two.devices[0], total_bytes=24 << 30, free_bytes=24 << 30)
+    small = replace(two.devices[1], total_bytes=8 << 30, free_bytes=8 << 30)
+    roomy = HostMemory(total_bytes=64 << 30, available_bytes=64 << 30)
+    mixed = replace(two, devices=(large, small), memory=roomy)
+    offered = {p.name: p for p in LlamaCpp().parameters(MODEL, mixed, TASK)}["tensor_split"]
+    assert offered.values == ("3,1", "1,1")
+    assert offered.only_if == {"split_mode": ("layer", "row")}
+    baseline = LlamaCpp().baseline(MODEL, mixed, TASK)
+    assert baseline["tensor_split"] == "3,1", "what llama.cpp does by itself"
+    argv = LlamaCpp().plan(MODEL, baseline, RUN).command
+    assert argv[argv.index("--tensor-split") + 1] == "3,1"
+    model = replace(MODEL, weight_bytes=20 << 30, layers=8, hidden_size=64, vocabulary=100, kv_heads=1, head_dim=8)
+    splits = {split: {**baseline, "context": 512, "tensor_split": split} for split in offered.values}
+    assert memory_fit("llamacpp", model, splits["3,1"], mixed, TASK).fits is True
+    assert memory_fit("llamacpp", model, splits["1,1"], mixed, TASK).fits is False
+    alone = {**baseline, "context": 512, "split_mode": "none"}
+    del alone["tensor_split"]
+    assert memory_fit("llamacpp", model, alone, mixed, TASK).available_bytes == 24 << 30
 
 
 def test_command_of_the_setting_is_read_once_a_question(server, monkeypatch):
