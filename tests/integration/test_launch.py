@@ -174,6 +174,17 @@ async def test_a_spinning_server_is_given_up_by_the_cap(guardian: Guardian, tmp_
     assert caught.value.key == "launch.too_slow"
 
 
+async def test_a_start_that_a_huge_context_holds_up_is_ended_and_explained(guardian: Guardian, tmp_path: Path) -> None:
+    """As a real llama-server did with two billion tokens: one warning, then a busy core for ever."""
+    engine = Nasty(("says_context", "spin"), stall_s=1.0, cap_s=3.0, name="llamacpp")
+    with pytest.raises(EngineStartError) as caught:
+        async with launch(engine, MODEL, {}, guardian=guardian, run_root=tmp_path):
+            pass
+    assert caught.value.key == "launch.too_slow"
+    assert caught.value.values["failure"].id == "CFG-017"
+    assert caught.value.values["failure"].remedy in caught.value.detail
+
+
 async def test_a_wrong_alias_is_named(guardian: Guardian, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmopt.engines.readiness.LISTED_CAP_S", 0.5)
     with pytest.raises(EngineStartError) as caught:
