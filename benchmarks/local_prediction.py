@@ -2,11 +2,12 @@
 
     python benchmarks/local_prediction.py grid.json --part scored     (60 points, chosen by hash)
     python benchmarks/local_prediction.py grid.json --part rest       (the others: what changes are tried on)
-    python benchmarks/local_prediction.py grid.json --part all [--runs 5] [--speed machine-speed.json]
+    python benchmarks/local_prediction.py grid.json --part all [--runs 5] [--teachers first] [--speed speed.json]
 
-``--runs`` points drawn at random, as measured once, teach the forecaster; the others of the part are foretold and
-compared with the mean of their measurements. What one measurement of the same points says about the other is the
-ceiling. ``--speed`` holds the machine's peaks (made where it is missing; measure them when the machine is quiet).
+``--runs`` points, as measured once, teach the forecaster: drawn at random from the part, or (``--teachers first``)
+those that the program's own search tries first. The others of the part are foretold and compared with the mean of
+their measurements. What one measurement of the same points says about the other is the ceiling. ``--speed`` holds the
+machine's peaks (made where it is missing; measure them when the machine is quiet).
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ import math
 import random
 import statistics
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from grid_machine import MODEL, Machine
+from grid_table import Grid, ours
 from live_grid import ITEMS, STREAMS, TOKENS
 
 from llmopt.predict.forecast import Unknown
 from llmopt.predict.machine import MachineSpeed, measure_machine
-from llmopt.predict.study import Scene, SeenRun, StudyForecast
-from llmopt.records import Configuration, InferenceParams
+from llmopt.predict.study import Figure, Scene, SeenRun, StudyForecast
+from llmopt.records import Configuration, InferenceParams, Outcome
+from llmopt.search.proposer import Result
 from llmopt.study.foresight import prompts_of, tokens_per_byte
 
 POINTS, DRAWS = 60, 50
@@ -84,48 +87,90 @@ def scene_of(machine: Machine, speed: MachineSpeed) -> Scene:
     )
 
 
-def drawn(
-    scene: Scene, configurations: list[Configuration], once: list[float], count: int, seed: int
-) -> tuple[list[int], list]:
-    """The points that ``count`` others foretell, and what is foretold of each."""
-    known = set(random.Random(seed).sample(range(len(once)), count))
-    runs = [SeenRun(scene=scene, configuration=configurations[i], answers_per_minute=once[i]) for i in sorted(known)]
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One configuration and what its measurements gave."""
+
+    key: str
+    configuration: Configuration
+    speeds: tuple[float, ...]
+
+    @property
+    def true(self) -> float:
+        """The geometric mean of all measurements."""
+        return math.exp(statistics.mean(math.log(speed) for speed in self.speeds))
+
+
+def points_of(table: dict, part: str) -> list[Point]:
+    """The points of ``part`` that have speeds, in a fixed order."""
+    keys = {id(entry): key for key, entry in table["points"].items()}
+    return [
+        Point(
+            key=keys[id(e)],
+            configuration=Configuration(engine="llamacpp", launch=e["launch"], request=InferenceParams(**e["request"])),
+            speeds=tuple(run["speed"] for run in e["runs"]),
+        )
+        for e in part_of(list(table["points"].values()), part)
+        if e["runs"] and all(run["speed"] for run in e["runs"])
+    ]
+
+
+def first_trials(grid: Grid, once: dict[str, float], count: int, seed: int) -> list[str]:
+    """The configurations that the program's own search tries first, told what one measurement of each gave."""
+    ask, found = ours(grid.space, "auto", seed), {}
+    while len(found) < count and (asked := ask(None)) is not None:
+        configuration, tell = asked
+        found[configuration.key] = None
+        tell(Result(outcome=Outcome.DONE, objectives=(once[configuration.key],)))
+    return list(found)
+
+
+def foretold(scene: Scene, teachers: list[Point], others: list[Point]) -> list[Figure]:
+    """What the teachers' first measurements say of the others."""
+    runs = [SeenRun(scene=scene, configuration=p.configuration, answers_per_minute=p.speeds[0]) for p in teachers]
     forecast = StudyForecast(scene, runs)
-    others = [i for i in range(len(once)) if i not in known]
     figures = []
-    for i in others:
-        expected = forecast.of(configurations[i])
+    for point in others:
+        expected = forecast.of(point.configuration)
         assert not isinstance(expected, Unknown), expected
         figures.append(expected.figures["answers_per_minute"])
-    return others, figures
+    return figures
+
+
+def teachers_of(given: argparse.Namespace, everything: list[Point], part: list[Point], seed: int) -> list[Point]:
+    """The runs that are known: drawn at random from the part, or the first trials of the program's own search."""
+    if given.teachers == "random":
+        return random.Random(seed).sample(part, given.runs)
+    by_key = {point.key: point for point in everything}
+    once = {point.key: point.speeds[0] for point in everything}
+    return [by_key[key] for key in first_trials(Grid(given.grid), once, given.runs, seed)]
 
 
 def score(given: argparse.Namespace) -> None:
     table = json.loads(given.grid.read_text(encoding="utf-8"))
-    machine = Machine(given.home, items=ITEMS, tokens=TOKENS, streams=STREAMS)
-    scene = scene_of(machine, speed_in(given.speed))
-    chosen = part_of(list(table["points"].values()), given.part)
-    entries = [e for e in chosen if e["runs"] and all(r["speed"] for r in e["runs"])]
-    configurations = [
-        Configuration(engine="llamacpp", launch=e["launch"], request=InferenceParams(**e["request"])) for e in entries
-    ]
-    once = [e["runs"][0]["speed"] for e in entries]
-    true = [math.exp(statistics.mean(math.log(r["speed"]) for r in e["runs"])) for e in entries]
-    print(f"{len(entries)} points ({given.part}) of {MODEL}, {table.get('machine')}")
-    twice = [(e["runs"][0]["speed"], e["runs"][1]["speed"]) for e in entries if len(e["runs"]) > 1]
+    scene = scene_of(Machine(given.home, items=ITEMS, tokens=TOKENS, streams=STREAMS), speed_in(given.speed))
+    everything, part = points_of(table, "all"), points_of(table, given.part)
+    print(f"{len(part)} points ({given.part}) of {MODEL}, {table.get('machine')}")
+    twice = [point.speeds for point in part if len(point.speeds) > 1]
     if len(twice) > 1:
-        error, order = compared([one for one, _ in twice], [other for _, other in twice])
+        error, order = compared([speeds[0] for speeds in twice], [speeds[1] for speeds in twice])
         print(f"one measurement against the other (n={len(twice)}): MAPE {error:.1%}, rank correlation {order:.3f}")
     errors, orders, inside = [], [], []
     for seed in range(DRAWS):
-        others, figures = drawn(scene, configurations, once, given.runs, seed)
-        error, order = compared([f.value for f in figures], [true[i] for i in others])
+        teachers = teachers_of(given, everything, part, seed)
+        taught = {point.key for point in teachers}
+        others = [point for point in part if point.key not in taught]
+        figures = foretold(scene, teachers, others)
+        error, order = compared([figure.value for figure in figures], [point.true for point in others])
         errors.append(error)
         orders.append(order)
-        inside += [f.low <= entries[i]["runs"][-1]["speed"] <= f.high for f, i in zip(figures, others, strict=True)]
+        inside += [figure.low <= point.speeds[-1] <= figure.high for figure, point in zip(figures, others, strict=True)]
     mape = f"MAPE mean {statistics.mean(errors):.1%} median {statistics.median(errors):.1%} worst {max(errors):.1%}"
     rank = f"rank correlation mean {statistics.mean(orders):.3f} worst {min(orders):.3f}"
-    print(f"after {given.runs} runs ({DRAWS} draws): {mape}; {rank}; 90% interval covers {statistics.mean(inside):.1%}")
+    print(
+        f"after {given.runs} {given.teachers} runs ({DRAWS} times): {mape}; {rank}; "
+        f"90% interval covers {statistics.mean(inside):.1%}"
+    )
 
 
 def main() -> None:
@@ -133,6 +178,7 @@ def main() -> None:
     parser.add_argument("grid", type=Path)
     parser.add_argument("--part", choices=PARTS, default="scored")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--teachers", choices=("random", "first"), default="random")
     parser.add_argument("--speed", type=Path, default=None)
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "llmopt-live-grid")
     given = parser.parse_args()
