@@ -359,7 +359,7 @@ class Bench:
                 **quality(items, scores),
                 **counters.estimates(),
                 **various(asked, items, samples, work),
-                "memory_bytes": _peak(hosted),
+                **_peak(hosted),
             },
             valid=certificate.valid,
             warnings=(*certificate.warnings, *await asyncio.to_thread(hosted.engine.notices)),
@@ -374,7 +374,7 @@ class Bench:
         load = together.load(places(first.configuration))
         await drive(client, requests, load, on_sample=together.answered, stop=hosted.out_of_memory)
         self._check_answers(client, hosted, together.samples)
-        return together.results({"memory_bytes": _peak(hosted)})
+        return together.results(_peak(hosted))
 
     @staticmethod
     def _check_answers(client: Client, hosted: Hosted, samples: Sequence[Sample]) -> None:
@@ -411,8 +411,11 @@ async def _either(*events: asyncio.Event) -> AsyncIterator[asyncio.Event]:
             follower.cancel()
 
 
-def _peak(hosted: Hosted) -> Estimate:
-    return Estimate(value=float(hosted.memory.trace().peak_bytes), unit="B", n=1, method="peak of the process tree")
+def _peak(hosted: Hosted) -> dict[str, Estimate]:
+    """The memory of the engine's processes; nothing where it runs elsewhere."""
+    if not (peak := hosted.memory.trace().peak_bytes):
+        return {}
+    return {"memory_bytes": Estimate(value=float(peak), unit="B", n=1, method="peak of the process tree")}
 
 
 def _ended(error: EngineError, configuration: Configuration, *, launch_s: float, warmup_s: float) -> TrialResult:

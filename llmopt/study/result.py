@@ -264,6 +264,7 @@ def command_of(prepared: Prepared, configuration: Configuration) -> dict[str, An
     run = RunFolder(folder=Path(), endpoint=Endpoint(model=prepared.model.name, port=8080))
     plan = prepared.engine.plan(prepared.model, configuration.launch, run)
     env = {**prepared.settings.engine_env, **placement(configuration.launch, prepared.hardware)}
+    env = {} if prepared.engine.transport == "remote" else env  # its command is its address
     here, elsewhere = (_with(env, command) for command in (plan.command_here or plan.command, plan.command))
     return {
         "line": shlex.join(here),
