@@ -35,6 +35,8 @@ class DeviceSpec:
     capability: tuple[int, int] | None = None
     """Compute capability, of NVIDIA devices."""
     source: str = ""
+    checked: str = ""
+    """What the figures were compared with, beside their source."""
 
     def flops_at(self, bits: float) -> float:
         """The peak for inputs of ``bits``: the narrowest unit at least as wide."""
@@ -61,6 +63,7 @@ def _spec(name: str, raw: Mapping[str, Any]) -> DeviceSpec:
         memory_bytes=int(raw["memory_gb"] * 1e9),
         capability=(raw["capability"][0], raw["capability"][1]) if "capability" in raw else None,
         source=raw["source"],
+        checked=raw["checked"],
     )
 
 

@@ -125,6 +125,7 @@ def test_the_command_answers_in_both_languages(workspace, lang, more):
 def test_every_described_device_has_a_source_and_is_found_by_its_probed_name():
     for name, spec in known_devices().items():
         assert spec.source, name
+        assert spec.checked, name
         assert spec.bandwidth > 1e11
         assert spec.flops_at(16) > 1e13
         assert device_spec(name) == spec
