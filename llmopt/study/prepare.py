@@ -138,6 +138,7 @@ def prepare(
     goal = _guarded(goal, request, judge)
     hardware = hardware or probe()
     engine, reason, form = _engine_for(entry, hardware, request.engine)
+    _refuse_unseen(engine, goal, constraints)
     if isinstance(engine, Rehearsed) and dataset.source.endswith(".jsonl") and Path(dataset.source).is_file():
         engine = engine.rehearse(Path(dataset.source).resolve())  # engines run in folders of their own
     model = entry.facts
@@ -305,6 +306,13 @@ def goal_of(request: StudyRequest) -> tuple[Goal, tuple[Constraint, ...]]:
     else:
         goal = Goal(objectives=parse_objectives("quality,answers_per_minute"), floors=())
     return goal, parse_constraints(request.constraints)
+
+
+def _refuse_unseen(engine: Engine, goal: Goal, constraints: Sequence[Constraint]) -> None:
+    """Raise UsageError for memory wanted of a server that runs elsewhere: it cannot be seen there."""
+    wanted = {objective.name for objective in goal.objectives} | {limit.metric.name for limit in constraints}
+    if engine.transport == "remote" and "memory" in wanted:
+        raise UsageError("study.memory_elsewhere")
 
 
 def _guarded(goal: Goal, request: StudyRequest, judge: Judge) -> Goal:

@@ -85,6 +85,15 @@ def test_a_wrong_key_and_an_address_where_nobody_is_are_said_with_the_next_step(
                 assert "Traceback" not in ran.err
 
 
+@pytest.mark.parametrize("lang", ["en", "ko"])
+@pytest.mark.parametrize("wish", [("--objective", "memory"), ("--constraint", "memory<2GB")])
+def test_memory_is_not_asked_of_a_server_elsewhere(inline, lang, wish):
+    asked = ("optimize", "--url", "http://127.0.0.1:9/v1", "--model", "house-model", *REMOTE, *wish)
+    ran = inline.run(*asked, lang=lang)
+    assert ran.code == 2, ran.err
+    assert {"en": "cannot be seen", "ko": "볼 수 없습니다"}[lang] in ran.err
+
+
 def test_serving_a_result_answers_until_ctrl_c_and_leaves_nothing(cli):
     fast = {"LLMOPT_FAKE_TIME_SCALE": "0.02"}
     made = cli.run("optimize", "--dry-run", *REMOTE, "--trials", "2", "--name", "won", env=fast)
