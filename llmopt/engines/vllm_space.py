@@ -96,7 +96,7 @@ def parameters(model: ModelInfo, hardware: Hardware, task: Task, options: Option
         launch_parameter("spec_lookup", (2, 4), ordinal=True, changes_answers=True, only_if=lookup),
         launch_parameter("spec_draft", (2, 4, 8), ordinal=True, changes_answers=True, only_if=drafting),
         launch_parameter("attention_backend", _backends(hardware, options), changes_answers=True),
-        *(_on_gpus(model, hardware, starts) if gpus(hardware) else _on_cpu(hardware, starts)),
+        *(_on_gpus(model, hardware, starts) if gpus(hardware) else _on_cpu(model, hardware, starts)),
     ]
     return with_choices(everything, ALWAYS)
 
@@ -121,10 +121,14 @@ def _on_gpus(model: ModelInfo, hardware: Hardware, starts: Sequence[Settings]) -
     ]
 
 
-def _on_cpu(hardware: Hardware, starts: Sequence[Settings]) -> list[Parameter]:
+def _on_cpu(model: ModelInfo, hardware: Hardware, starts: Sequence[Settings]) -> list[Parameter]:
+    sizes = [int(start["kv_cache_bytes"] or 0) for start in starts]
+    alone, both = _token_bytes(model, drafting=False), _token_bytes(model, drafting=True)
+    if alone and both > alone:  # the draft keeps its own tokens in the same cache
+        sizes += [round_up(int(size * both / alone), KV_UNIT) for size in sizes]
     bindings = ("auto", "nobind") if openmp_threads() is None else ("nobind",)  # binding would choose the threads
     return [
-        launch_parameter("kv_cache_bytes", _sizes(starts, "kv_cache_bytes", ()), ordinal=True),
+        launch_parameter("kv_cache_bytes", sizes, ordinal=True),
         launch_parameter("core_binding", bindings),
         launch_parameter("threads", thread_choices(hardware), ordinal=True, only_if={"core_binding": ("nobind",)}),
     ]
@@ -202,7 +206,7 @@ def conflict(settings: Settings, model: ModelInfo, hardware: Hardware, task: Tas
     """The message key of the rule that the settings break, or None."""
     tokens, length = int(settings["max_num_batched_tokens"] or 0), int(settings["max_model_len"] or 0)
     ranks = [int(settings.get(name) or 1) for name in ("tensor_parallel", "pipeline_parallel", "data_parallel")]
-    one_request = (kv_bytes_per_token(model) or 0.0) * length
+    one_request = _token_bytes(model, drafting=settings.get("speculation") in METHODS.values()) * length
     rules = {
         "length_over_model": model.context_length is not None and length > model.context_length,
         "length_under_task": length < task.context_tokens,
@@ -213,6 +217,13 @@ def conflict(settings: Settings, model: ModelInfo, hardware: Hardware, task: Tas
         "cache_under_request": one_request > int(settings.get("kv_cache_bytes") or one_request or 1),
     }
     return next((f"engines.conflict_{rule}" for rule, broken in rules.items() if broken), None)
+
+
+def _token_bytes(model: ModelInfo, *, drafting: bool) -> float:
+    """Cache of one token; of the draft's too where one guesses ahead. 0 where the shape is not known."""
+    draft = draft_of(model) if drafting else None
+    own = kv_bytes_per_token(model) or 0.0
+    return own + ((kv_bytes_per_token(draft.model) or 0.0) if draft else 0.0)
 
 
 def _dtypes(hardware: Hardware) -> tuple[str, ...]:

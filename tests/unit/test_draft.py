@@ -95,6 +95,23 @@ def test_vllm_is_given_a_draft_model_or_a_head_by_its_kind(tmp_path, architectur
     assert method in options_of("vllm", None).values["speculation"]
 
 
+def test_vllm_on_a_cpu_needs_room_for_the_tokens_of_both():
+    """As the real one said: with a draft of its own size, one request of full length took twice the cache."""
+    large = replace(LARGE, format="safetensors", path="/w/large")
+    model, engine = with_draft(large, replace(large, name="twin", path="/w/twin")), Vllm()
+    names = offered(engine, model, cpu_machine())
+    alone = engine.baseline(model, cpu_machine(), TASK)
+    assert max(names["kv_cache_bytes"].values) >= 2 * alone["kv_cache_bytes"]
+    length = alone["kv_cache_bytes"] // (4 * 2 * 64 * 2 * 2)  # layers, KV heads, width, keys and values, bytes
+    full = {**alone, "max_model_len": length, "max_num_batched_tokens": max(2048, length)}
+    drafting = {**full, "speculation": "draft_model", "spec_draft": 2}
+    roomy = replace(model, context_length=length)
+    assert engine.conflict(full, roomy, cpu_machine(), TASK) is None
+    assert engine.conflict(drafting, roomy, cpu_machine(), TASK) == "engines.conflict_cache_under_request"
+    doubled = {**drafting, "kv_cache_bytes": 2 * alone["kv_cache_bytes"]}
+    assert engine.conflict(doubled, roomy, cpu_machine(), TASK) is None
+
+
 def test_an_entry_names_its_draft_and_both_are_brought(tmp_path, gguf_bytes):
     shape = {"block_count": 2, "embedding_length": 64, "feed_forward_length": 128, "context_length": 512}
     facts = {"general.architecture": "llama", "llama.attention.head_count": 4}
