@@ -89,7 +89,7 @@ class OpenAI:
             argv=(),
             env={},
             endpoint=endpoint,
-            command=(url,),
+            command=(),
             settings={},
             health_path=f"{endpoint.base_path}/models",
             ready_cap_s=READY_CAP_S,

@@ -264,8 +264,9 @@ def command_of(prepared: Prepared, configuration: Configuration) -> dict[str, An
     run = RunFolder(folder=Path(), endpoint=Endpoint(model=prepared.model.name, port=8080))
     plan = prepared.engine.plan(prepared.model, configuration.launch, run)
     env = {**prepared.settings.engine_env, **placement(configuration.launch, prepared.hardware)}
-    env = {} if prepared.engine.transport == "remote" else env  # its command is its address
     here, elsewhere = (_with(env, command) for command in (plan.command_here or plan.command, plan.command))
+    if not plan.command:  # nothing is launched: what is used is the address
+        here = elsewhere = (_address(plan.endpoint),)
     return {
         "line": shlex.join(here),
         "argv": list(here),
@@ -275,6 +276,12 @@ def command_of(prepared: Prepared, configuration: Configuration) -> dict[str, An
         "engine_version": prepared.engine.installation().version,
         "request": configuration.request.given(),
     }
+
+
+def _address(endpoint: Endpoint) -> str:
+    if endpoint.socket_path:
+        return f"unix://{endpoint.socket_path}"
+    return f"{'https' if endpoint.tls else 'http'}://{endpoint.host}:{endpoint.port}{endpoint.base_path}"
 
 
 def _with(env: Mapping[str, str], command: Sequence[str]) -> tuple[str, ...]:

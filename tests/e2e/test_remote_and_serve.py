@@ -52,7 +52,7 @@ def test_a_remote_server_is_tuned_by_request_settings_and_its_key_is_written_now
     best = found["best"]["configuration"]
     assert best["engine"] == "openai"
     assert found["command"]["line"] == house, "what is used is the address"
-    assert "memory_bytes" not in found["best"]["measurement"]["estimates"], "its memory is not ours to see"
+    assert "memory_bytes" not in found["best"]["search"]["estimates"], "its memory is not ours to see"
     tried = [trial["configuration"] for trial in found["trials"]]
     assert len(tried) == 4
     assert all(not one["launch"] for one in tried), "nothing is launched, so no launch setting is searched"
