@@ -117,7 +117,8 @@ def points_of(table: dict, part: str) -> list[Point]:
 
 def first_trials(grid: Grid, once: dict[str, float], count: int, seed: int) -> list[str]:
     """The configurations that the program's own search tries first, told what one measurement of each gave."""
-    ask, found = ours(grid.space, "auto", seed), {}
+    ask = ours(grid.space, "auto", seed)
+    found: dict[str, None] = {}
     while len(found) < count and (asked := ask(None)) is not None:
         configuration, tell = asked
         found[configuration.key] = None
