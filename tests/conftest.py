@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from llmopt.models.catalogue import find_model
 from llmopt.models.gguf import BLOCKS
 from llmopt.models.weights import ensure_weights
 from llmopt.paths import Workspace
 from tests.waiting import until
+
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 
 def _weights(name: str) -> Path:

@@ -44,7 +44,7 @@ def test_the_front_is_what_nothing_beats(points):
 
 @pytest.mark.parametrize("objectives", [1, 2, 3])
 @given(seed=st.integers(0, 1000))
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 def test_the_expected_hypervolume_is_the_mean_over_draws(objectives, seed):
     source = np.random.default_rng(seed)
     front = source.random((4, objectives))

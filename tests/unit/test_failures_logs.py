@@ -10,7 +10,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmopt.failures import advise, classify, find_failure, find_notices
@@ -131,7 +131,6 @@ def test_very_long_logs_are_read_at_both_ends() -> None:
     assert classify(noise + cause, engine="vllm").id == "MEM-002"
 
 
-@settings(deadline=None)
 @given(st.text(max_size=2000), st.one_of(st.none(), st.integers(-70, 300)))
 def test_any_text_gets_an_answer(log: str, status: int | None) -> None:
     failure = classify(log, exit_status=status)
@@ -139,7 +138,6 @@ def test_any_text_gets_an_answer(log: str, status: int | None) -> None:
     assert mask(failure.explain()) == failure.explain()
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32))
 def test_losing_random_lines_of_noise_changes_nothing(seed: int) -> None:
     rng = random.Random(seed)

@@ -164,7 +164,7 @@ records = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(records, st.sampled_from([None, 1, 4]))
 def test_any_json_array_is_read_as_json_reads_it(tmp_path, rows, indent):
     path = tmp_path / "any.json"
@@ -172,7 +172,7 @@ def test_any_json_array_is_read_as_json_reads_it(tmp_path, rows, indent):
     assert values(path) == rows
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80)
 @given(st.binary(max_size=400), st.sampled_from([s for s in SUFFIXES if s != ".parquet"]))
 def test_any_bytes_give_rows_or_a_data_error(tmp_path, data, suffix):
     path = tmp_path / f"any{suffix}"

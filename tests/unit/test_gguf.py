@@ -191,7 +191,7 @@ def test_two_thousand_mutated_headers(tmp_path, gguf_bytes):
     _fuzz(1000, tmp_path, gguf_bytes, 2)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tail=st.binary(max_size=300))
 def test_any_bytes_after_the_magic_are_refused(tmp_path, tail):
     path = tmp_path / "any.gguf"

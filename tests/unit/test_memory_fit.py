@@ -283,7 +283,7 @@ def test_corrections_only_raise_and_never_touch_what_is_exact(demo_model):
     assert lowered.total_bytes == plain.total_bytes
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.floats(1, 1e12), st.floats(1, 1e12)), max_size=20))
 def test_learned_factors_are_never_below_one(pairs):
     factor = learn_correction([said for said, _ in pairs], [seen for _, seen in pairs]).factor
@@ -298,7 +298,7 @@ def test_learned_factors_cover_what_was_seen():
     assert 1.15 < many < 1.25
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     slots=st.sampled_from([1, 2, 4, 8]),
     context=st.sampled_from([1024, 4096, 16384]),

@@ -258,7 +258,7 @@ _fields = st.sampled_from(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(entry=st.dictionaries(_fields, _values, max_size=5))
 def test_any_entry_is_accepted_or_refused_clearly(tmp_path_factory, entry):
     path = tmp_path_factory.mktemp("models") / "models.json"

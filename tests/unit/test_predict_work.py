@@ -102,7 +102,7 @@ def test_an_unknown_shape_has_no_work(missing):
     assert work_of(replace(LLAMA, **{missing: None}), SERVING) is None
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     sequences=st.integers(1, 512),
     prompt=st.integers(1, 8192),

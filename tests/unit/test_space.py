@@ -175,7 +175,7 @@ def spaces(draw) -> Space:
 
 
 @given(spaces(), st.integers(0, 1000))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_everything_listed_or_drawn_is_legal_and_reads_back(space, seed):
     listed = [c for c, _ in zip(space.configurations(), range(30), strict=False)]
     source = random.Random(seed)
@@ -188,7 +188,7 @@ def test_everything_listed_or_drawn_is_legal_and_reads_back(space, seed):
 
 
 @given(spaces())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_optuna_parameters_stand_for_the_same_configuration(space):
     for configuration, _ in zip(space.configurations(), range(20), strict=False):
         found = parameters_of(space, configuration)

@@ -247,7 +247,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_shape_is_converted_or_refused(document):
     if not isinstance(document, dict | list):
         return

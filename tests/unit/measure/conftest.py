@@ -7,12 +7,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from llmopt.records import Endpoint
-
-settings.register_profile("busy machine", deadline=None)
-settings.load_profile("busy machine")
 
 GAP = object()
 """In a script: let the client's loop run, so that what follows comes in a later read."""
