@@ -15,9 +15,9 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
-from llmopt.measure.answers.notation import plain
-from llmopt.measure.answers.numerals import find_quantities
 from llmopt.workload.korean.audit import misfits
+from llmopt.workload.korean.notation import plain
+from llmopt.workload.korean.numerals import find_quantities
 from llmopt.workload.korean_math import SET_VERSION, generate
 from llmopt.workload.korean_math.program import compile_program, run
 from llmopt.workload.korean_math.second_solver import solve

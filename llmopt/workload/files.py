@@ -110,6 +110,9 @@ def _table(path: Path, encoding: str | None) -> Rows:
         delimiter = max("\t,;|", key=header.count)
         file.seek(0)
         reader = csv.DictReader(file, delimiter=delimiter, restkey="")
+        names = [name.strip() for name in reader.fieldnames or () if name.strip()]
+        if repeated := next((name for name in names if names.count(name) > 1), None):
+            raise DataError("data.repeated_column", path=path, column=repeated)
         for values in reader:
             if "" in values or None in values.values():
                 raise DataError("data.ragged", path=path, line=reader.line_num, columns=len(reader.fieldnames or ()))

@@ -15,6 +15,7 @@ from llmopt.errors import DataError
 from llmopt.records import EVALUATOR_GROUP, Item
 from llmopt.workload.columns import near, resolve_columns
 from llmopt.workload.files import Row
+from llmopt.workload.korean.numerals import parse_number
 from llmopt.workload.splits import assign_splits, draw
 
 __all__ = ["DEFAULT_SIZE", "KINDS", "LETTERS", "Reading", "UserItems", "items_from_rows", "option_letter"]
@@ -25,12 +26,7 @@ DEFAULT_SIZE = 1000
 KINDS = ("numeric", "qa", "exact", "char_f1", "choice", "json", "open")
 LETTERS = "ABCDEFGHIJ"
 
-_NUMBER = re.compile(
-    r"(?:[₩$€]\s*)?[+\-−]?\s*(?:[₩$€]\s*)?\d[\d,.]*(?:\s*/\s*\d+)?(?:\s*[조억만천백십]\s*[\d,.]*)*\s*(?:[^\W\d]{1,4}|%|℃|°C)?",
-)
-_HANGUL_NUMBER = re.compile(
-    r"[영공일이삼사오육칠팔구십백천만억조하나둘셋넷한두세네다섯여덟아홉열스물무른마흔쉰예순일든]+\s?[가-힣]{0,2}"
-)
+_TIME_OF_DAY = re.compile(r"오전|오후|\d{1,2}:\d\d")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +186,9 @@ def _usual_kind(items: Sequence[Item]) -> str:
         return "choice"
     if all(item.meta.get("schema") for item in items):
         return "json"
-    return "numeric" if all(_is_number(answer) for item in items for answer in item.answers) else "qa"
+    golds = [answer for item in items for answer in item.answers]
+    # a time of day is a number, too, but is compared as a moment (15:05 is 오후 3시 5분)
+    return "numeric" if all(_is_number(gold) and not _TIME_OF_DAY.search(gold) for gold in golds) else "qa"
 
 
 def _check_kind(kind: str) -> None:
@@ -220,9 +218,8 @@ def _finished(item: Item, kind: str, source: str) -> Item:
 
 
 def _is_number(text: str) -> bool:
-    """A gold answer that plainly is one quantity (``35,000원``, ``3만 5천``, ``7/2``, ``스무 명``)."""
-    bare = text.strip()
-    return bool(_NUMBER.fullmatch(bare) or _HANGUL_NUMBER.fullmatch(bare))
+    """Whether a gold answer is one quantity (``35,000원``, ``3만 5천``, ``7/2``, ``스무 명``), as replies are read."""
+    return parse_number(text) is not None
 
 
 def _text(value: Any) -> str:

@@ -103,6 +103,7 @@ def test_a_damaged_parquet_file(tmp_path, monkeypatch):
         ("data.json", b'{"a": [{}], "b": [{}]}', "data.no_records"),
         ("data.csv", b"a,b\n1,2,3\n", "data.ragged"),
         ("data.csv", b"a,b\n1\n", "data.ragged"),
+        ("data.csv", b"a,b, a\n1,2,3\n", "data.repeated_column"),
         ("data.csv", b"\x81\x00\xff\xfe\x00", "data.encoding"),
         ("data.jsonl", b"\xff\xff\xff\xff", "data.encoding"),
     ],

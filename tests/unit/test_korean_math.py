@@ -9,9 +9,9 @@ from fractions import Fraction
 import pytest
 
 from llmopt.errors import DataError
-from llmopt.measure.answers.notation import plain
-from llmopt.measure.answers.numerals import find_quantities, parse_number
 from llmopt.workload.korean.audit import misfits
+from llmopt.workload.korean.notation import plain
+from llmopt.workload.korean.numerals import find_quantities, parse_number
 from llmopt.workload.korean_math import CANARY, LEVELS, PER_TEMPLATE, SET_VERSION, as_jsonl, capacity, generate
 from llmopt.workload.korean_math.draw import Draw, draw_problem
 from llmopt.workload.korean_math.generator import split_of

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmopt.measure.answers.notation import plain
-from llmopt.measure.answers.numerals import find_quantities, parse_number, parse_quantity
 from llmopt.workload.korean.counters import COUNTERS, amount
+from llmopt.workload.korean.notation import plain
 from llmopt.workload.korean.numbers import comma, man_form, native, sino
+from llmopt.workload.korean.numerals import find_quantities, parse_number, parse_quantity
 
 CASES = (Path(__file__).parents[1] / "fixtures" / "korean_numerals.txt").read_text(encoding="utf-8")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from llmopt.measure.answers.words import numerals_at
+from llmopt.workload.korean.words import numerals_at
 
 __all__ = ["Day", "parse_clock", "parse_date", "same_moment"]
 

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from llmopt.measure.answers.notation import plain
-from llmopt.measure.answers.numerals import Quantity, find_quantities, parse_quantity
 from llmopt.measure.answers.reply import boxed, read_reply
 from llmopt.measure.answers.status import STATED
-from llmopt.measure.answers.units import convert
+from llmopt.workload.korean.notation import plain
+from llmopt.workload.korean.numerals import Quantity, find_quantities, parse_quantity
+from llmopt.workload.korean.units import convert
 
 __all__ = ["Extraction", "extract_number", "is_right", "numbers_equal"]
 

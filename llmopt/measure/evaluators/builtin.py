@@ -9,12 +9,12 @@ from llmopt.measure.answers import qa
 from llmopt.measure.answers.choice import read_choice
 from llmopt.measure.answers.likeness import likeness
 from llmopt.measure.answers.moments import parse_clock, parse_date, same_moment
-from llmopt.measure.answers.numerals import parse_quantity
 from llmopt.measure.answers.numeric import extract_number, is_right
 from llmopt.measure.answers.reply import Reading, Reply, read_reply
 from llmopt.measure.answers.status import AGREEMENT, late_status
-from llmopt.measure.answers.units import convert
 from llmopt.records import UNJUDGED, AnswerStatus, Item, Sample
+from llmopt.workload.korean.numerals import parse_quantity
+from llmopt.workload.korean.units import convert
 
 __all__ = ["Agreement", "Answered", "CharF1", "Choice", "EndedWell", "Exact", "Numeric", "Qa"]
 

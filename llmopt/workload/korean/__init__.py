@@ -1,1 +1,1 @@
-"""Korean as the generators need it: particles, number words, counters."""
+"""Korean as it is written and read: particles, number words and counters; numerals and units back to values."""

@@ -13,9 +13,9 @@ from fractions import Fraction
 from itertools import islice
 from typing import TypeAlias
 
-from llmopt.measure.answers.notation import plain
-from llmopt.measure.answers.units import ASCII_UNITS, HANGUL_UNITS, convert, dimension
-from llmopt.measure.answers.words import ARABIC, Numeral, arabic_value, numerals_at
+from llmopt.workload.korean.notation import plain
+from llmopt.workload.korean.units import ASCII_UNITS, HANGUL_UNITS, convert, dimension
+from llmopt.workload.korean.words import ARABIC, Numeral, arabic_value, numerals_at
 
 __all__ = ["Found", "Quantity", "find_quantities", "parse_number", "parse_quantity"]
 
