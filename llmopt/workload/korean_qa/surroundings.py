@@ -17,7 +17,7 @@ from typing import NamedTuple
 from llmopt.workload.korean_qa.chance import shuffled
 from llmopt.workload.korean_qa.genres import all_genres
 from llmopt.workload.korean_qa.model import Genre, Section
-from llmopt.workload.korean_qa.worlds import Body, body, document, draw_world
+from llmopt.workload.korean_qa.worlds import Body, body, draw_world, group_text
 
 __all__ = ["MOST_ROWS", "Surroundings"]
 
@@ -40,18 +40,17 @@ _NAMED = {"person", "combined"}
 class _Chapter(NamedTuple):
     name: str
     genre: Genre
-    layout: Section
     rows: Body
     """Its rows twice over, so that a run may begin at any."""
-    groups: Body
+    groups: str
     names: frozenset[str]
 
     def excerpt(self, rng: Random, rows: int) -> str:
         genre, start = self.genre, int(rng.random() * _CHAPTER_ROWS)
         title = genre.titles[int(rng.random() * len(genre.titles))]
         intro = genre.intros[int(rng.random() * len(genre.intros))]
-        run = Body(self.rows.opening, self.rows.rows[start : start + rows], self.rows.joint)
-        return document(title, intro, self.layout, run, self.groups if rows > _ROWS_WITH_GROUPS else None)
+        run = self.rows.joint.join(self.rows.rows[start : start + rows])
+        return f"{title}\n{intro}\n{self.rows.opening}{run}{self.groups if rows > _ROWS_WITH_GROUPS else ''}"
 
 
 class Surroundings:
@@ -114,6 +113,6 @@ def _written(name: str, genre: Genre, rng: Random) -> tuple[_Chapter, ...]:
     found = []
     for layout in _LAYOUTS:
         rows = body(genre, layout, world.row_columns, genre.row_patterns, rng)
-        groups = body(genre, layout, world.group_columns, genre.group_patterns, rng)
-        found.append(_Chapter(name, genre, layout, rows._replace(rows=[*rows.rows, *rows.rows]), groups, names))
+        twice = rows._replace(rows=[*rows.rows, *rows.rows])
+        found.append(_Chapter(name, genre, twice, group_text(world, layout, rng), names))
     return tuple(found)

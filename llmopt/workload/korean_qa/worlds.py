@@ -11,7 +11,7 @@ from llmopt.workload.korean_qa.model import Field, Genre, Section, World
 from llmopt.workload.korean_qa.patterns import Pattern
 from llmopt.workload.korean_qa.pools import Value
 
-__all__ = ["Body", "body", "document", "draw_world", "write_world"]
+__all__ = ["Body", "body", "draw_world", "group_text", "write_world"]
 
 _GROUPS = 4
 """Groups in a world: one asked about and three of the same type beside it."""
@@ -50,14 +50,14 @@ def write_world(world: World, layout: Section, rng: Random, *, groups: bool) -> 
     genre = world.genre
     title, intro = rng.choice(genre.titles), rng.choice(genre.intros)
     rows = body(genre, layout, world.row_columns, genre.row_patterns, rng)
-    about = body(genre, layout, world.group_columns, genre.group_patterns, rng) if groups else None
-    return document(title, intro, layout, rows, about)
+    text = f"{title}\n{intro}\n{rows.text()}"
+    return text + group_text(world, layout, rng) if groups else text
 
 
-def document(title: str, intro: str, layout: Section, rows: Body, groups: Body | None) -> str:
-    """A document of its parts."""
-    head = f"{title}\n{intro}\n{rows.text()}"
-    return head + _BETWEEN[layout] + groups.text() if groups else head
+def group_text(world: World, layout: Section, rng: Random) -> str:
+    """What a document says of its groups, after its rows."""
+    genre = world.genre
+    return _BETWEEN[layout] + body(genre, layout, world.group_columns, genre.group_patterns, rng).text()
 
 
 def body(
