@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any, Literal
 
@@ -107,6 +107,13 @@ class Measurement:
     warnings: tuple[str, ...] = ()
     """Message keys of the certificate: client-limited, not steady, co-load, too few samples."""
     certificate: Mapping[str, Any] = field(default_factory=dict)
+    provisional: Mapping[str, float] = field(default_factory=dict)
+    """Percentiles of a sample too small to support them: they steer a search, and are never a result."""
+
+    def steering(self) -> Measurement:
+        """With the provisional figures where there are no better ones: what a search goes by."""
+        rough = {name: Estimate(value=v, unit="", n=0, method="provisional") for name, v in self.provisional.items()}
+        return replace(self, estimates={**rough, **self.estimates})
 
     def value(self, name: str) -> float | None:
         """The figure of one estimate, or None where it was not measured."""

@@ -21,7 +21,7 @@ from llmopt.measure.counting import count_tokens
 from llmopt.measure.engine_metrics import EngineWatch
 from llmopt.measure.judging import Judge
 from llmopt.measure.load import OnSample, drive
-from llmopt.measure.metrics import speed
+from llmopt.measure.metrics import provisional, speed
 from llmopt.measure.quality import quality
 from llmopt.measure.validity import CoLoadWatch, certify
 from llmopt.measure.warmup import warm_up
@@ -364,6 +364,7 @@ class Bench:
             valid=certificate.valid,
             warnings=(*certificate.warnings, *await asyncio.to_thread(hosted.engine.notices)),
             certificate=certificate.to_json(),
+            provisional={name: one.value for name, one in provisional(run, window=certificate.window).items()},
         )
         return asked.result(measurement, samples, scores)
 

@@ -81,4 +81,5 @@ def measurement_from_json(text: str) -> Measurement:
         valid=bool(data.get("valid", True)),
         warnings=tuple(data.get("warnings", ())),
         certificate=data.get("certificate", {}),
+        provisional={name: value for name, value in data.get("provisional", {}).items() if value is not None},
     )

@@ -146,7 +146,7 @@ def _circumstances_of(row: StudyRow) -> Circumstances | None:
 
 def _judged(row: TrialRow, objectives: Sequence[Objective], limits: Sequence[Constraint]) -> Result:
     """An earlier trial by this study's goal and limits; a raced-out one says too little."""
-    measured: Measurement | None = row.measurement if row.outcome is Outcome.DONE else None
+    measured = row.measurement.steering() if row.measurement and row.outcome is Outcome.DONE else None
     return Result(
         outcome=row.outcome,
         objectives=objective_values(measured, objectives) if measured else None,

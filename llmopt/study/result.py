@@ -41,7 +41,7 @@ def build_result(prepared: Prepared, finished: Finished, store: Store, study_id:
     rows, left_out = _told(store, study_id, name)
     judged = _judge(prepared, finished)
     searched = [row.measurement for row in rows if row.phase != "confirm" and row.outcome is Outcome.DONE]
-    impossible = unreached(finished.constraints, [one for one in searched if one is not None])
+    impossible = unreached(finished.constraints, [one.steering() for one in searched if one is not None])
     matches = TokenMatches(prepared, rows, study_folder(prepared.workspace, name))
     best = finished.best.configuration
     return {

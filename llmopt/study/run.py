@@ -316,7 +316,7 @@ class StudyRun:
     def _winner(self, baseline: TrialRow) -> tuple[dict[str, int], TrialRow]:
         """The named points of the Pareto set, and the recommended trial; the baseline where nothing is feasible."""
         rows = [row for row in self.store.best_and_newest(self.study_id) if eligible(row)] or [baseline]
-        measured = [row.measurement for row in rows if row.measurement is not None]
+        measured = [row.measurement.steering() for row in rows if row.measurement is not None]
         chosen = named_points(measured, self.prepared.goal.objectives)
         points = {name: rows[i].number for name, i in chosen.items()}
         recommended = chosen.get("recommended")

@@ -155,6 +155,16 @@ def test_a_limit_out_of_reach_is_named_with_the_nearest_value(cli, study):
         assert word in shown
 
 
+def test_a_percentile_of_few_requests_steers_the_search_and_is_no_result(study):
+    limits = ("--constraint", "ttft_p95<9999ms", "--constraint", "e2e_p95<1ms")
+    result = study("few", *limits, "--samples", "4", "--trials", "3")[-1]["result"]
+    (limit,) = result["unreached"]  # the other one is met by all, as far as four requests tell
+    assert limit["text"] == "e2e_p95<1ms"
+    assert limit["nearest"] > 1
+    assert "e2e_p95_ms" not in result["best"]["search"]["estimates"]
+    assert {one["status"] for one in result["constraints"]} == {"undecided"}
+
+
 def test_a_result_is_explained_and_why_not_is_answered(inline, before):
     folder, events = before
     shutil.copytree(folder, inline.folder, dirs_exist_ok=True)
