@@ -1,6 +1,8 @@
 """Environments for heavy engines: pinned recipes, steps that are not repeated, and failures that say what to do."""
 
 import os
+import shutil
+import venv
 import zipfile
 from dataclasses import replace
 
@@ -42,6 +44,24 @@ def index(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     return folder
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A fresh environment, made once: most of an installation here would be to make the same again."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.EnvBuilder(with_pip=True, symlinks=os.name != "nt").create(folder)
+    return folder
+
+
+@pytest.fixture
+def made_already(bare, monkeypatch):
+    """Environments are copies of that one."""
+
+    def copied(builder, folder):
+        shutil.copytree(bare, folder, symlinks=True, dirs_exist_ok=True)
+
+    monkeypatch.setattr(venv.EnvBuilder, "create", copied)
 
 
 def steps(told):
@@ -99,7 +119,7 @@ def stop_at(name):
 
 
 @pytest.mark.parametrize("moment", ["make", "fetch", "unpack", "check"])
-def test_an_interrupted_installation_leaves_nothing_half(tmp_path, index, monkeypatch, moment):
+def test_an_interrupted_installation_leaves_nothing_half(tmp_path, index, made_already, monkeypatch, moment):
     monkeypatch.setenv("LLMOPT_HOME", str(tmp_path))
     recipe = replace(RECIPE, engine="transformers")
     folder = locate.environment_folder("transformers")
@@ -117,7 +137,7 @@ def test_an_interrupted_installation_leaves_nothing_half(tmp_path, index, monkey
     assert found().version == "1"
 
 
-def test_what_a_killed_installation_left_is_made_again(tmp_path, index):
+def test_what_a_killed_installation_left_is_made_again(tmp_path, index, made_already):
     folder = tmp_path / "env"
     python = install(RECIPE, folder=folder)
     (module,) = folder.rglob("tinyengine.py")

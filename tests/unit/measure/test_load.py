@@ -229,21 +229,27 @@ async def test_no_request_is_sent_without_leave(server, wire, load):
     assert "measure.warn_held" not in certify(run).warnings
 
 
+class HeldOnce(asyncio.Event):
+    """A leave that is taken away for a moment when it is asked for the tenth time, however busy the machine is."""
+
+    looks = 0
+
+    def is_set(self):
+        self.looks += 1
+        if self.looks == 10:
+            self.clear()
+            asyncio.get_running_loop().call_later(0.05, self.set)
+        return super().is_set()
+
+
 @pytest.mark.parametrize("load", HOLDABLE)
 async def test_a_load_that_was_held_back_is_not_valid(server, wire, load):
     server.scripts = [answer(wire)]
-    go, seen = asyncio.Event(), []
+    go = HeldOnce()
     go.set()
-
-    def hold_once(sample):
-        seen.append(sample)
-        if len(seen) == 1:
-            go.clear()
-            asyncio.get_running_loop().call_later(0.05, go.set)
-
     async with Client(server.endpoint) as client:
-        run = await drive(client, asks(400), load, go=go, on_sample=hold_once)
-    assert len(run.samples) == 400
+        run = await drive(client, asks(40), load, go=go)
+    assert len(run.samples) == 40
     assert run.held_s > 0
     assert not certify(run).valid
     assert "measure.warn_held" in certify(run).warnings
