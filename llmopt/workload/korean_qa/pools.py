@@ -87,7 +87,8 @@ def _combined(spec: Mapping[str, Any]) -> Draw:
                 tried += 1
                 name = made[head][place]
                 if name is not None and name.text not in used and (head not in used or tried > len(order)):
-                    used.update((name.text, head))
+                    used.add(name.text)
+                    used.add(head)
                     found.append(name)
         return found
 

@@ -126,8 +126,10 @@ def _extreme(ask: Ask, world: World, rng: Random, passage: str) -> Question | No
         return None
     target = ask.to or world.genre.name
     found = best[target]
-    shown = ", ".join(f"{row[world.genre.name].text} {row[ask.field].text}" for row in world.rows)
-    solution = f"{shown} → {best[world.genre.name].text}" if len(world.rows) <= _SHORT else ""
+    solution = ""
+    if len(world.rows) <= _SHORT:
+        shown = ", ".join(f"{row[world.genre.name].text} {row[ask.field].text}" for row in world.rows)
+        solution = f"{shown} → {best[world.genre.name].text}"
     answers = _spellings(world.genre.field(target), found)
     return _question(ask, {}, answers, distractors=_others(world.rows, target, found), solution=solution)
 
