@@ -119,6 +119,8 @@ class Client:
             finally:
                 self._put_back(connection)
             self._finished_events += len(exchange.chunks)
+            if self._arrivals is not None and exchange.failure is None:
+                self._arrivals.answered((exchange.ended_ns - exchange.sent_ns) * 1e-9)
             if reused is None or exchange.failure != "closed_early" or exchange.answered:
                 return exchange
 

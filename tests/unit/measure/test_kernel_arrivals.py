@@ -136,6 +136,10 @@ async def test_reads_wait_for_company_unless_a_stream_is_fast_or_nothing_stamps_
     with accepted:
         assert await read_at(1)
         assert not await read_at(None)
+        reader.answered(0.1)
+        assert not await read_at(2), "short answers would be noticed late"
+        for _ in range(50):
+            reader.answered(2.0)
         slow = [await read_at(k * 5_000_000) for k in range(1, 9)]
         assert all(slow)
         fast = [await read_at(10**9 + k * 1_000_000) for k in range(CLOSE_IN_A_ROW + 1)]
@@ -160,6 +164,24 @@ async def test_what_comes_in_company_is_read_in_one_turn_with_stamps_of_its_own(
     for kept, accepted in pairs:
         accepted.close()
         assert await kept.lost is None
+
+
+async def test_a_receiver_that_breaks_does_not_silence_the_others(reader, listener):
+    (broken, first), (kept, second) = [await connected(reader, listener) for _ in range(2)]
+    heard = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.set_result(context["exception"]))
+
+    def breaks(*_):
+        raise KeyError("ours")
+
+    broken.transport.arrived = breaks
+    first.sendall(b"token")
+    assert isinstance(await heard, KeyError)
+    second.sendall(b"token")
+    await kept.read.wait()
+    first.close()
+    second.close()
+    assert await broken.lost is None
 
 
 async def test_closing_tells_every_receiver(reader, listener):
