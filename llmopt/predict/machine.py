@@ -54,9 +54,11 @@ def cpu_spec(speed: MachineSpeed, threads: int, *, prompt_threads: int | None = 
 
     ``prompt_threads`` compute prompts, where the engine gives them another number.
     """
-    bandwidth = min(speed.bandwidth_one * threads, speed.bandwidth_all)
-    flops = min(speed.flops_one * threads, speed.flops_all)
-    prompts = min(speed.flops_one * (prompt_threads or threads), speed.flops_all)
+    # what all threads reach is no less than what one did: a lower reading was disturbed by other load
+    bandwidth_all, flops_all = max(speed.bandwidth_one, speed.bandwidth_all), max(speed.flops_one, speed.flops_all)
+    bandwidth = min(speed.bandwidth_one * threads, bandwidth_all)
+    flops = min(speed.flops_one * threads, flops_all)
+    prompts = min(speed.flops_one * (prompt_threads or threads), flops_all)
     return DeviceSpec(
         name=name,
         family="cpu",

@@ -27,6 +27,9 @@ _BITS = {
     "bitsandbytes": 4.5,
     "nvfp4": 4.5,
 }
+_ATTENTION_COST = {"on": 1.5, "off": 2.4}
+"""Of an operation of llama.cpp's attention with and without flash, in those of its matrix products: CPU seconds of
+prompts of 80 and 300 tokens in one and four slots, measured on one CPU (docs/measurements/prediction.md)."""
 _COUNTED = ("threads", "threads_batch", "ubatch", "batch", "max_num_batched_tokens", "max_num_seqs", "slots")
 _SWITCHED = ("flash_attention", "kv_unified", "enforce_eager", "enable_prefix_caching", "speculation", "wait_policy")
 
@@ -39,8 +42,13 @@ def serving_of(model: ModelInfo, settings: Settings, task: Task) -> Serving:
     bits, arithmetic = _weight_bits(model, settings)
     whole_file = model.format == "gguf"
     cache = str(settings.get("cache_type_k") or settings.get("kv_cache_dtype") or "f16")
+    sequences = max(1, min(streams, limit))
+    flash = str(settings.get("flash_attention"))
     return Serving(
-        sequences=max(1, min(streams, limit)),
+        sequences=sequences,
+        # flash attention skips what is masked; without it every slot's tokens in a shared cache are computed
+        attended=float(sequences) if flash == "off" and settings.get("kv_unified") else 1.0,
+        attention_cost=_ATTENTION_COST.get(flash, 1.0),
         prompt_tokens=task.prompt_tokens,
         output_tokens=task.max_tokens,
         weight_bits=bits,

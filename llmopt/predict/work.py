@@ -28,6 +28,10 @@ class Serving:
     head_bits: float = 16.0
     """Of the embedding and output tables."""
     kv_type: str = "f16"
+    attended: float = 1.0
+    """Cached tokens that attention visits, over those of the sequence itself: others' too where it skips none."""
+    attention_cost: float = 1.0
+    """Of one operation of attention, in operations of the usual kernel."""
     tensor_parallel: int = 1
     data_parallel: int = 1
     """Attention replicas that share one set of experts."""
@@ -84,6 +88,7 @@ def work_of(model: ModelInfo, serving: Serving) -> Work | None:
     running = serving.sequences
     prompt = serving.prompt_tokens if serving.fresh_tokens is None else serving.fresh_tokens
     length = round(serving.prompt_tokens + serving.output_tokens / 2)
+    attention = serving.attended * serving.attention_cost
     together = running * serving.data_parallel
     touched = _touched(shape, together)
     shards = serving.expert_shards
@@ -95,10 +100,10 @@ def work_of(model: ModelInfo, serving: Serving) -> Work | None:
         cache_bytes=running * caches.sequence_bytes(length) + state_bytes,
         dense_flops=2.0 * running * (shape.dense + shape.head) / ranks,
         expert_flops=2.0 * together * shape.expert * shape.active / shards,
-        attention_flops=2.0 * running * length * shape.attention_flops / 2 / ranks,
+        attention_flops=attention * running * length * shape.attention_flops / ranks,
         prompt_dense_flops=2.0 * prompt * shape.dense / ranks,
         prompt_expert_flops=2.0 * prompt * serving.data_parallel * shape.expert * shape.active / shards,
-        prompt_attention_flops=shape.prompt_flops * prompt * (2 * serving.prompt_tokens - prompt) / ranks,
+        prompt_attention_flops=attention * shape.prompt_flops * prompt * (2 * serving.prompt_tokens - prompt) / ranks,
         exchange_bytes=_exchange_bytes(shape, serving),
         exchanges=2 * shape.layers if ranks > 1 else 0,
         layers=shape.layers,

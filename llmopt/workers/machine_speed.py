@@ -18,7 +18,7 @@ import numpy as np
 COPY_BYTES = 32 << 20
 """A block larger than a core's share of the caches, so that the copy meets memory."""
 MATRIX = 192
-REPEATS = 3
+REPEATS = 6
 
 
 def rate(work: Callable[[], int], count: int, seconds: float) -> float:
@@ -71,7 +71,7 @@ def multiplier() -> Callable[[], int]:
 
 
 def main() -> None:
-    """The best of three for each: other load only ever lowers a rate."""
+    """The best of a few short rounds for each: other load only ever lowers a rate."""
     threads, seconds = int(sys.argv[1]), float(sys.argv[2])
     each = seconds / (4 * REPEATS)
 

@@ -10,6 +10,7 @@ import pytest
 
 from llmopt.messages import t
 from llmopt.models.catalogue import built_in_models
+from llmopt.predict import residual as residual_module
 from llmopt.predict.devices import device_spec, known_devices
 from llmopt.predict.fitting import PRIORS, Measured, fit_constants
 from llmopt.predict.forecast import Cell, Forecast, Forecaster, PastRun, Unknown, features_of, shipped_constants
@@ -223,6 +224,32 @@ def test_threads_see_no_more_than_the_machine_has():
     assert cpu_spec(speed, 2).flops_at(4.5) == 100e9
     assert cpu_spec(speed, 1, prompt_threads=2).prompt_speedup == 2.0, "prompts may be given more threads"
     assert cpu_spec(speed, 2).prompt_speedup == 1.0
+    disturbed = replace(speed, bandwidth_all=6e9, flops_all=40e9)
+    assert cpu_spec(disturbed, 4).bandwidth == 10e9, "all threads together are no slower than one was"
+    assert cpu_spec(disturbed, 4).flops_at(16) == 50e9
+
+
+def test_attention_without_flash_computes_the_other_slots_of_a_shared_cache():
+    gguf = replace(LLAMA, format="gguf", weight_bytes=5_000_000_000, parameters=8_000_000_000)
+    settings = {"slots": 4, "kv_unified": True, "flash_attention": "on"}
+    flash = work_of(gguf, serving_of(gguf, settings, TASK))
+    plain = work_of(gguf, serving_of(gguf, {**settings, "flash_attention": "off"}, TASK))
+    apart = work_of(gguf, serving_of(gguf, {**settings, "flash_attention": "off", "kv_unified": False}, TASK))
+    unsaid = work_of(gguf, serving_of(gguf, {"slots": 4}, TASK))
+    assert plain.serving.sequences == 4
+    assert plain.attention_flops == pytest.approx(4 * apart.attention_flops)
+    assert plain.prompt_attention_flops == pytest.approx(4 * apart.prompt_attention_flops)
+    assert unsaid.attention_flops < flash.attention_flops < apart.attention_flops
+    assert flash.dense_flops == plain.dense_flops
+
+
+def test_few_runs_widen_the_interval_as_student_says():
+    rows = [{"log2_sequences": float(n)} for n in range(40)]
+    far = {"log2_sequences": 400.0, "log2_prompt": 90.0}
+    few, many = (Residual(rows[:n], [0.0] * n).at(far)[1] for n in (1, 40))
+    assert few > many
+    for freedom, quantile in ((7, 1.895), (11, 1.796), (26, 1.706)):
+        assert 1.645 * residual_module._wider(freedom) == pytest.approx(quantile, rel=0.003)
 
 
 def test_an_open_loop_waits_more_the_nearer_the_rate_comes_to_what_is_possible():
