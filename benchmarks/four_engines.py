@@ -1,14 +1,14 @@
 """The same small weights on four engines: each optimised by the same command, then compared in one table.
 
     python benchmarks/four_engines.py --out FOLDER [--model smollm2-135m] [--engines llamacpp,llama-server,…]
-        [--trials 3] [--samples 4] [--repeats 4] [--timeout SECONDS] [--install]
+        [--trials 3] [--samples 4] [--repeats 4] [--install]
     python benchmarks/four_engines.py --out FOLDER --engines vllm --only optimise      (piece by piece …)
     python benchmarks/four_engines.py --out FOLDER --only compare                      (… and the table at the end)
 
 ``--install`` first makes the environments that are missing (``llmopt engines install``; several GB); a ``llama-server``
 must be on PATH. An engine that is not here is named and left out. Pieces add to each other, a study that was cut off
 goes on: results and reports stay in FOLDER, ``four-engines.json`` has the summary and ``ENGINE.txt`` what the command
-said. Half an hour on two quiet cores; ``--timeout`` bounds each study.
+said. Half an hour on two quiet cores.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ def optimise(folder: Path, engine: str, given: argparse.Namespace) -> dict:
     if not path.is_file():
         task = ["--dataset", given.dataset, "--samples", str(given.samples), "--max-tokens", str(given.max_tokens)]
         fresh = ["--model", given.model, "--engine", engine, *task, "--trials", str(given.trials), "--name", name]
-        fresh += ["--timeout", str(given.timeout)] if given.timeout else []
         how = ["--resume", name] if path.parent.is_dir() else fresh
         done = llmopt(folder, "optimize", *how, "--lang", "en", "--wait", check=False)
         (folder / f"{engine}.txt").write_text(done.stdout, encoding="utf-8")
@@ -100,7 +99,6 @@ def main() -> None:
     parser.add_argument("--compare-samples", type=int, default=4)
     parser.add_argument("--max-tokens", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=4)
-    parser.add_argument("--timeout", type=float, default=None, help="seconds for each study, confirmation included")
     parser.add_argument("--install", action="store_true")
     parser.add_argument("--only", choices=("optimise", "compare"), default=None)
     given = parser.parse_args()
