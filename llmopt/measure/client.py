@@ -16,7 +16,6 @@ from typing import Any, Self, TypeVar
 from llmopt.errors import EngineError
 from llmopt.measure.stream import TokenCounter, read_answer
 from llmopt.records import Endpoint, InferenceParams, Request, Sample
-from llmopt.runtime.arrivals import AVAILABLE, Arrivals
 from llmopt.runtime.clock import MonotonicClock
 from llmopt.runtime.http import BODY_LIMIT, Connection, Exchange, HttpError, address, connect, request_head
 
@@ -64,7 +63,6 @@ class Client:
         self._path = f"{endpoint.base_path}/chat/completions"
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
-        self._arrivals: Arrivals | None = None
         self._clock = MonotonicClock()
         self._finished_events = 0
 
@@ -78,9 +76,6 @@ class Client:
             connection.close()
         self._open.clear()
         self._idle.clear()
-        if self._arrivals is not None:
-            self._arrivals.close()
-            self._arrivals = None
         await asyncio.sleep(0)  # let the loop see the closed sockets
 
     def body(self, request: Request) -> dict[str, Any]:
@@ -119,8 +114,6 @@ class Client:
             finally:
                 self._put_back(connection)
             self._finished_events += len(exchange.chunks)
-            if self._arrivals is not None and exchange.failure is None:
-                self._arrivals.answered((exchange.ended_ns - exchange.sent_ns) * 1e-9)
             if reused is None or exchange.failure != "closed_early" or exchange.answered:
                 return exchange
 
@@ -185,11 +178,7 @@ class Client:
         return None
 
     async def _connect(self) -> Connection:
-        if self._arrivals is None and AVAILABLE:
-            self._arrivals = Arrivals()
-        connection = await connect(
-            self.endpoint, timeout_s=self._connect_timeout_s, body_limit=self._body_limit, arrivals=self._arrivals
-        )
+        connection = await connect(self.endpoint, timeout_s=self._connect_timeout_s, body_limit=self._body_limit)
         self._open.add(connection)
         return connection
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 import os
 import socket
@@ -24,7 +23,7 @@ import httptools
 
 from llmopt.errors import EngineError
 from llmopt.records import Endpoint
-from llmopt.runtime.arrivals import Arrivals
+from llmopt.runtime.arrivals import AVAILABLE, connect_stamped
 
 __all__ = ["Connection", "Exchange", "HttpError", "Response", "address", "connect", "request", "request_head"]
 
@@ -32,10 +31,6 @@ BODY_LIMIT = 64 << 20
 """Bytes of one answer; the longest honest answer is far below it, an endless one is not."""
 HEADER_LIMIT = 64 << 10
 END_GRACE_S = 0.5
-IN_MID_STREAM = b"}\n\n\r\n"
-"""How a read ends that brings chunks of events in JSON. No answer ends like this: its last chunk is an empty one."""
-KEPT_READS = 256
-"""Reads in mid-stream that are parsed together."""
 UNAUTHORIZED = (401, 403)
 
 
@@ -112,9 +107,6 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, *, body_limit: int = BODY_LIMIT) -> None:
         self._body_limit = body_limit
-        self._kept: list[tuple[int, bytes]] = []
-        self._bodies: list[bytes] = []
-        self.on_body = self._bodies.append
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._descriptor: int | None = None
@@ -124,7 +116,6 @@ class Connection(asyncio.Protocol):
         self._received = 0
         self._framed = False
         self._headers_complete = False
-        self._streams = False
         self._reusable = True
         self._end_marker: bytes | None = None
         self._grace: asyncio.TimerHandle | None = None
@@ -136,8 +127,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def events_seen(self) -> int:
-        """Body chunks of the exchange in flight, or reads where they are not parsed yet."""
-        return len(self._exchange.chunks) + len(self._kept) if self._exchange is not None else 0
+        """Body chunks of the exchange in flight."""
+        return len(self._exchange.chunks) if self._exchange is not None else 0
 
     async def exchange(self, payload: bytes, *, timeout_s: float, end_marker: bytes | None = None) -> Exchange:
         """Send ``payload`` (head and body) and wait for the whole answer; never raises for what the server does.
@@ -150,7 +141,7 @@ class Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         exchange = self._exchange = Exchange()
         done = self._done = loop.create_future()
-        self._received, self._framed, self._headers_complete, self._streams = 0, False, False, False
+        self._received, self._framed, self._headers_complete = 0, False, False
         self._end_marker = end_marker
         alarm = loop.call_later(timeout_s, self._fail, "timed_out")
         exchange.sent_ns = self._now_ns = time.monotonic_ns()
@@ -164,7 +155,6 @@ class Connection(asyncio.Protocol):
                 self._grace = None
             if self._exchange is not None:  # cancelled: the rest of this answer must not meet the next request
                 self._exchange = None
-                self._kept.clear()
                 self.close()
         return exchange
 
@@ -200,53 +190,15 @@ class Connection(asyncio.Protocol):
         self.arrived(data, time.monotonic_ns())
 
     def arrived(self, data: bytes, at_ns: int) -> None:
-        """Take bytes that came at ``at_ns``; those in mid-stream are parsed later, many together."""
-        if self._streams and data.endswith(IN_MID_STREAM) and len(self._kept) < KEPT_READS:
-            self._kept.append((at_ns, data))
-            return
-        if self._kept:
-            self._parse_kept()
-        self._now_ns = max(at_ns, self._now_ns)  # stamps never go back, whatever the wall clock does meanwhile
+        """Take bytes that came at ``at_ns``; stamps never go back, whatever the wall clock does meanwhile."""
+        self._now_ns = max(at_ns, self._now_ns)
         if self._exchange is None:  # bytes nobody asked for: the connection cannot be trusted with another request
             self.close()
             return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._take_bodies()
             self._fail("not_http")
-            self.close()
-        else:
-            self._take_bodies()
-
-    def _parse_kept(self) -> None:
-        """Parse what was kept in mid-stream; its chunks get the stamp of the read that brought them."""
-        kept, self._kept = self._kept, []
-        exchange, bodies, feed = self._exchange, self._bodies, self._parser.feed_data
-        if exchange is None:
-            return
-        stamps = list(itertools.accumulate((at_ns for at_ns, _ in kept), max, initial=self._now_ns))[1:]
-        self._now_ns = stamps[-1]
-        found_upto: list[int] = []
-        broken = False
-        try:
-            for _, data in kept:
-                feed(data)
-                found_upto.append(len(bodies))
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            broken = True
-            found_upto.append(len(bodies))
-        if broken or len(bodies) != len(kept):  # else one chunk each, as each brought the end of one
-            counts = (after - before for before, after in itertools.pairwise((0, *found_upto)))
-            stamps = [at_ns for at_ns, count in zip(stamps, counts, strict=False) for _ in range(count)]
-        exchange.chunks.extend(zip(stamps, bodies, strict=False))
-        self._received += sum(map(len, bodies))
-        bodies.clear()
-        if self._received > self._body_limit:
-            self._fail("too_large")
-        elif broken:
-            self._fail("not_http")
-            self.close()
 
     def eof_received(self) -> bool:
         """The server closed its side; we close ours."""
@@ -254,8 +206,6 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Complete an answer that is delimited by closing, fail any other that was under way."""
-        if self._kept:
-            self._parse_kept()
         self._transport = self._descriptor = None
         self._reusable = False
         self._now_ns = time.monotonic_ns()
@@ -282,36 +232,34 @@ class Connection(asyncio.Protocol):
             return
         self._exchange.status = self._parser.get_status_code()
         headers = self._exchange.headers
-        chunked = "chunked" in headers.get("transfer-encoding", "").lower()
-        self._framed = chunked or "content-length" in headers
+        self._framed = "content-length" in headers or "chunked" in headers.get("transfer-encoding", "").lower()
         self._headers_complete = True
-        self._streams = chunked
         self._received = 0
+
+    def on_body(self, body: bytes) -> None:
+        """Keep the bytes with the stamp of the read that brought them."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        self._received += len(body)
+        if self._received > self._body_limit:
+            self._fail("too_large")
+            return
+        exchange.chunks.append((self._now_ns, body))
+        if self._end_marker is not None and self._grace is None and body.endswith(self._end_marker):
+            self._grace = asyncio.get_running_loop().call_later(END_GRACE_S, self._end_unfinished)
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
-        self._take_bodies()
         exchange = self._exchange
         if exchange is not None and exchange.status < 200:  # noqa: PLR2004 - 100 Continue, 103 Early Hints
             exchange.status = 0
             exchange.headers.clear()
-            self._headers_complete = self._streams = False
+            self._headers_complete = False
             return
         if not self._parser.should_keep_alive():
             self._reusable = False
         self._finish()
-
-    def _take_bodies(self) -> None:
-        """Keep what the parser found with the stamp of the read that brought it."""
-        exchange, bodies = self._exchange, self._bodies
-        if exchange is not None and bodies:
-            exchange.chunks += [(self._now_ns, body) for body in bodies]
-            self._received += sum(map(len, bodies))
-            if self._received > self._body_limit:
-                self._fail("too_large")
-            elif self._end_marker is not None and self._grace is None and bodies[-1].endswith(self._end_marker):
-                self._grace = asyncio.get_running_loop().call_later(END_GRACE_S, self._end_unfinished)
-        bodies.clear()
 
     def _end_unfinished(self) -> None:
         """All was said but the answer was not ended: it counts as whole, the connection is not used again."""
@@ -320,7 +268,6 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         exchange, self._exchange = self._exchange, None
-        self._streams = False
         if exchange is None:
             return
         exchange.ended_ns = self._now_ns
@@ -330,8 +277,6 @@ class Connection(asyncio.Protocol):
             self._done.set_result(None)
 
     def _fail(self, kind: str) -> None:
-        if self._kept:  # the clock or we ended it in mid-stream: what came, came
-            self._parse_kept()
         if self._exchange is None:
             return
         self._exchange.failure = kind
@@ -340,17 +285,12 @@ class Connection(asyncio.Protocol):
         self._finish()
 
 
-async def connect(
-    endpoint: Endpoint, *, timeout_s: float = 10.0, body_limit: int = BODY_LIMIT, arrivals: Arrivals | None = None
-) -> Connection:
-    """An open connection; raises HttpError (refused, unknown_host, unreachable, timed_out, tls).
-
-    Over plain TCP ``arrivals`` reads it, so that its stamps are the kernel's; else the event loop does.
-    """
+async def connect(endpoint: Endpoint, *, timeout_s: float = 10.0, body_limit: int = BODY_LIMIT) -> Connection:
+    """An open connection; raises HttpError (refused, unknown_host, unreachable, timed_out, tls)."""
     where = address(endpoint)
     try:
         async with asyncio.timeout(timeout_s):
-            return await _open(endpoint, body_limit, arrivals)
+            return await _open(endpoint, body_limit)
     except TimeoutError:
         raise HttpError("timed_out", where=where, seconds=round(timeout_s, 1)) from None
     except (ConnectionRefusedError, FileNotFoundError):
@@ -399,7 +339,7 @@ def _port(endpoint: Endpoint) -> int:
     return endpoint.port or (443 if endpoint.tls else 80)
 
 
-async def _open(endpoint: Endpoint, body_limit: int, arrivals: Arrivals | None) -> Connection:
+async def _open(endpoint: Endpoint, body_limit: int) -> Connection:
     loop = asyncio.get_running_loop()
 
     def protocol() -> Connection:
@@ -408,9 +348,9 @@ async def _open(endpoint: Endpoint, body_limit: int, arrivals: Arrivals | None) 
     if endpoint.socket_path:
         _, connection = await loop.create_unix_connection(protocol, endpoint.socket_path)
         return connection
-    if arrivals is not None and not endpoint.tls:
+    if AVAILABLE and not endpoint.tls:
         made = protocol()
-        await arrivals.connect(endpoint.host, _port(endpoint), made)
+        await connect_stamped(endpoint.host, _port(endpoint), made)
         return made
     tls = _tls_context() if endpoint.tls else None
     _, connection = await loop.create_connection(protocol, endpoint.host, _port(endpoint), ssl=tls)

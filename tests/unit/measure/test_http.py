@@ -1,6 +1,5 @@
 import asyncio
 import contextlib
-import itertools
 import shutil
 import socket
 import ssl
@@ -8,12 +7,10 @@ import subprocess
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from llmopt.records import Endpoint
 from llmopt.runtime import http
-from llmopt.runtime.http import Connection, HttpError, address, connect, request, request_head
+from llmopt.runtime.http import HttpError, address, connect, request, request_head
 
 CHUNKED = ("Transfer-Encoding: chunked", "")
 
@@ -155,66 +152,6 @@ async def test_a_cancelled_exchange_closes_the_connection(server, wire):
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert not connection.usable
-
-
-class Wire(asyncio.Transport):
-    """Takes what is written and gives nothing back."""
-
-    def get_extra_info(self, name, default=None):
-        return default
-
-    def write(self, data):
-        pass
-
-    def abort(self):
-        pass
-
-
-async def told(reads, *, end=None, limit=1 << 20):
-    """What a connection makes of these reads, which come a nanosecond after each other."""
-    connection = Connection(body_limit=limit)
-    connection.connection_made(Wire())
-    waiting = asyncio.ensure_future(connection.exchange(b"", timeout_s=60))
-    await asyncio.sleep(0)
-    sent_ns = connection._exchange.sent_ns
-    for number, data in enumerate(reads):
-        connection.arrived(data, sent_ns + number)
-    if end is not None:
-        connection.connection_lost(end)
-    else:
-        connection._fail("timed_out")
-    found = await waiting
-    return found.failure, found.status, [(at_ns - sent_ns, data) for at_ns, data in found.chunks], connection.usable
-
-
-pieces = st.lists(
-    st.sampled_from([b"{}", b"a", b"{}\n\n", b"data: {}\n\n", b": x\n\n", b"{}\n\n\r\n"]), min_size=1, max_size=3
-)
-
-
-@given(
-    chunks=st.lists(pieces.map(b"".join), max_size=12),
-    cuts=st.lists(st.integers(0, 300), max_size=8),
-    tail=st.sampled_from([b"0\r\n\r\n", b"", b"x", b"0\r\n\r\nx", b"2\r\n{}\n\n\r\n"]),
-    end=st.sampled_from([None, OSError()]),
-    limit=st.sampled_from([20, 1 << 20]),
-)
-def test_what_is_parsed_later_says_what_parsing_at_once_would(chunks, cuts, tail, end, limit):
-    body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + tail
-    edges = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
-    whole = [body[a:b] for a, b in itertools.pairwise(edges)]
-    by_chunk = [b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks] + [tail]
-    for reads in (whole, by_chunk):
-        reads = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *filter(None, reads)]  # noqa: PLW2901
-        later = asyncio.run(told(reads, end=end, limit=limit))
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(http, "KEPT_READS", 0)
-            at_once = asyncio.run(told(reads, end=end, limit=limit))
-        if at_once[0] == "too_large":  # seen later, so there is more of it
-            assert later[0] == "too_large"
-            assert later[2][: len(at_once[2])] == at_once[2]
-        else:
-            assert later == at_once
 
 
 def test_an_address_reads_as_a_person_would_write_it():

@@ -1,7 +1,6 @@
 """Reads that carry the kernel's stamp: when bytes came, not when we had time for them."""
 
 import asyncio
-import itertools
 import socket
 import struct
 import sys
@@ -13,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmopt.runtime import arrivals
-from llmopt.runtime.arrivals import CLOSE_IN_A_ROW, Arrivals
+from llmopt.runtime.arrivals import connect_stamped
 
 pytestmark = pytest.mark.skipif(not arrivals.AVAILABLE, reason="only Linux stamps TCP segments")
 
@@ -44,23 +43,15 @@ def listener():
         yield made
 
 
-@pytest.fixture
-async def reader():
-    made = Arrivals()
-    yield made
-    made.close()
-    made.close()
-
-
-async def connected(reader, listener):
+async def connected(listener):
     kept = Kept()
-    await reader.connect(*listener.getsockname(), kept)
+    await connect_stamped(*listener.getsockname(), kept)
     accepted, _ = listener.accept()
     return kept, accepted
 
 
-async def test_a_stamp_is_when_bytes_came_however_late_they_are_read(reader, listener):
-    kept, accepted = await connected(reader, listener)
+async def test_a_stamp_is_when_bytes_came_however_late_they_are_read(listener):
+    kept, accepted = await connected(listener)
     with accepted:
         for _ in range(100):  # the kernel begins to stamp a moment after the first socket has asked for it
             asked_ns = time.monotonic_ns()
@@ -78,8 +69,8 @@ async def test_a_stamp_is_when_bytes_came_however_late_they_are_read(reader, lis
         assert await kept.lost is None
 
 
-async def test_what_the_socket_does_not_take_at_once_follows(reader, listener):
-    kept, accepted = await connected(reader, listener)
+async def test_what_the_socket_does_not_take_at_once_follows(listener):
+    kept, accepted = await connected(listener)
     payload = bytes(range(256)) * 40_000
     got = bytearray()
 
@@ -98,111 +89,42 @@ async def test_what_the_socket_does_not_take_at_once_follows(reader, listener):
         assert await kept.lost is None
 
 
-async def test_an_end_and_a_reset_are_told_once(reader, listener):
-    kept, accepted = await connected(reader, listener)
+async def test_an_end_and_a_reset_are_told_once(listener):
+    kept, accepted = await connected(listener)
     accepted.close()
     assert await kept.lost is None
     assert kept.transport.is_closing()
-    kept, accepted = await connected(reader, listener)
+    kept, accepted = await connected(listener)
     accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     accepted.close()
     assert isinstance(await kept.lost, ConnectionResetError)
 
 
-async def test_nobody_there_and_nothing_to_try_are_os_errors(reader, listener, monkeypatch):
+async def test_nobody_there_and_nothing_to_try_are_os_errors(listener, monkeypatch):
     address = listener.getsockname()
     listener.close()
     with pytest.raises(ConnectionRefusedError):
-        await reader.connect(*address, Kept())
+        await connect_stamped(*address, Kept())
 
     async def nowhere(*_, **__):
         return []
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", nowhere)
     with pytest.raises(OSError, match="no address"):
-        await reader.connect("nowhere", 1, Kept())
-
-
-async def test_reads_wait_for_company_unless_a_stream_is_fast_or_nothing_stamps_it(reader, listener, monkeypatch):
-    kept, accepted = await connected(reader, listener)
-
-    async def read_at(at_ns):
-        monkeypatch.setattr(arrivals, "_arrival_ns", lambda *_: at_ns)
-        kept.read.clear()
-        accepted.sendall(b"token")
-        await kept.read.wait()
-        return reader._tick is not None
-
-    with accepted:
-        assert await read_at(1)
-        assert not await read_at(None)
-        reader.answered(0.1)
-        assert not await read_at(2), "short answers would be noticed late"
-        for _ in range(50):
-            reader.answered(2.0)
-        slow = [await read_at(k * 5_000_000) for k in range(1, 9)]
-        assert all(slow)
-        fast = [await read_at(10**9 + k * 1_000_000) for k in range(CLOSE_IN_A_ROW + 1)]
-        assert fast == [True] * CLOSE_IN_A_ROW + [False]
-        assert not await read_at(2 * 10**9)  # for a while
-
-
-async def test_what_comes_in_company_is_read_in_one_turn_with_stamps_of_its_own(reader, listener):
-    pairs = [await connected(reader, listener) for _ in range(3)]
-    for _ in range(100):  # until the kernel stamps, see above
-        for kept, accepted in pairs:
-            kept.read.clear()
-            accepted.sendall(b"token")
-            threading.Event().wait(0.01)  # the loop is held
-        for kept, _ in pairs:
-            await kept.read.wait()
-        stamps = [kept.reads[-1][0] for kept, _ in pairs]
-        if all(after - before >= 10**7 for before, after in itertools.pairwise(stamps)):
-            break
-    assert stamps == sorted(stamps)
-    assert stamps[2] - stamps[0] >= 2 * 10**7
-    for kept, accepted in pairs:
-        accepted.close()
-        assert await kept.lost is None
-
-
-async def test_a_receiver_that_breaks_does_not_silence_the_others(reader, listener):
-    (broken, first), (kept, second) = [await connected(reader, listener) for _ in range(2)]
-    heard = asyncio.get_running_loop().create_future()
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.set_result(context["exception"]))
-
-    def breaks(*_):
-        raise KeyError("ours")
-
-    broken.transport.arrived = breaks
-    first.sendall(b"token")
-    assert isinstance(await heard, KeyError)
-    second.sendall(b"token")
-    await kept.read.wait()
-    first.close()
-    second.close()
-    assert await broken.lost is None
-
-
-async def test_closing_tells_every_receiver(reader, listener):
-    pairs = [await connected(reader, listener) for _ in range(2)]
-    reader.close()
-    for kept, accepted in pairs:
-        assert await kept.lost is None
-        accepted.close()
+        await connect_stamped("nowhere", 1, Kept())
 
 
 @given(ago_ns=st.integers(-(2**61), 2**61) | st.integers(0, 10**11), kind=st.integers(0, 60), size=st.integers(0, 32))
 def test_only_a_recent_stamp_of_the_right_kind_makes_a_read_older(ago_ns, kind, size):
-    now_ns, ahead_ns = 2**40, 2**62 - 2**40
-    note = struct.pack("@ll", *divmod(abs(now_ns + ahead_ns - ago_ns), 10**9))
-    at_ns = arrivals._arrival_ns([(socket.SOL_SOCKET, kind, (note * 2)[:size])], ahead_ns, now_ns)
-    assert at_ns is None or arrivals.YOUNGEST_NS < now_ns - at_ns < arrivals.OLDEST_NS
+    wall_ns = 2**62
+    note = struct.pack("@ll", *divmod(abs(wall_ns - ago_ns), 10**9))
+    age_ns = arrivals._age_ns([(socket.SOL_SOCKET, kind, (note * 2)[:size])], wall_ns)
+    assert 0 <= age_ns < arrivals.OLDEST_NS
     if kind != arrivals.SO_TIMESTAMPNS or size != len(note):
-        assert at_ns is None
+        assert age_ns == 0
     elif 0 <= ago_ns < arrivals.OLDEST_NS:
-        assert at_ns == now_ns - ago_ns
-    assert arrivals._arrival_ns([], ahead_ns, now_ns) is None
+        assert age_ns == ago_ns
+    assert arrivals._age_ns([], wall_ns) == 0
 
 
 def test_it_is_for_linux():
