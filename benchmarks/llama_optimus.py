@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib
 import io
 import json
 import math
@@ -27,7 +28,10 @@ import subprocess
 import sys
 import tempfile
 import types
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -88,8 +92,12 @@ async def measure(out: Path, home: Path, repeats: int) -> None:
                     run, found = await machine.measure(bench, c)
                     if found is None:
                         raise SystemExit(f"{at} could not be measured: {run}")
-                    tg = 1000.0 / found.value("tpot_p50_ms")
-                    pp = 1000.0 * found.value("prompt_tokens_mean") / found.value("ttft_p50_ms")
+                    gap_ms, first_ms, tokens = (
+                        found.value(name) for name in ("tpot_p50_ms", "ttft_p50_ms", "prompt_tokens_mean")
+                    )
+                    if gap_ms is None or first_ms is None or tokens is None:
+                        raise SystemExit(f"{at} has no figures: {run}")
+                    tg, pp = 1000.0 / gap_ms, 1000.0 * tokens / first_ms
                     entry["runs"].append({"tg": tg, "pp": pp, **run})
                     out.write_text(json.dumps(table, indent=1))  # noqa: ASYNC240 - nothing else waits
                     print(
@@ -163,7 +171,8 @@ def optimus(cache: Path):
     sys.path.insert(0, str(found[0]))
     sys.modules.setdefault("pandas", types.ModuleType("pandas"))
     import optuna  # noqa: PLC0415 - only here
-    from llama_optimus import core  # noqa: PLC0415 - from the wheel above
+
+    core: Any = importlib.import_module("llama_optimus.core")
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     core.subprocess = types.SimpleNamespace(run=lambda *_, **__: None)
@@ -239,12 +248,12 @@ def replay(path: Path, seeds: int, cache: Path, trials: int, out: Path | None) -
             f"{metric}: {len(bench.points)} points, {len(bench.good)} within 5 % of the best, "
             f"noise of one run {100 * statistics.pstdev(bench.residuals):.1f} %"
         )
-        arms = {
-            "llama-optimus": lambda seed, b=bench, m=metric: run_optimus(core, b, m, seed),
-            "ours": lambda seed, b=bench: run_ours(b, tuple(table["threads"]), seed, trials=trials),
+        arms: dict[str, Callable[[int], float]] = {
+            "llama-optimus": partial(run_optimus, core, bench, metric),
+            "ours": partial(run_ours, bench, tuple(table["threads"]), trials=trials),
         }
         for name, arm in arms.items():
-            rows = []
+            rows: list[dict[str, Any]] = []
             for seed in range(seeds):
                 share = arm(seed)
                 rows.append({"share": share, "found_s": bench.found_s, "runs": bench.asked, "spent_s": bench.spent_s})
