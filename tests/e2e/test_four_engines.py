@@ -2,8 +2,8 @@
 
 Not part of the ordinary run: ``nox -s heavy`` (or ``python -m pytest -m heavy tests/e2e/test_four_engines.py``) with
 ``LLMOPT_FOUR_HOME`` naming a workspace in which ``llmopt engines install transformers`` and ``… vllm`` were run, and a
-``llama-server`` on PATH; an engine that is not here is skipped. On two cores a study takes one to four minutes, vLLM's
-ten to twenty (each of its launches takes half a minute, and confirming takes eight or more), the comparison about
+``llama-server`` on PATH; an engine that is not here is skipped. On two cores a study on llama.cpp takes a minute or two,
+on transformers and vLLM ten to twenty (a launch takes half a minute, confirming eight or more), the comparison about
 seven. The workspace keeps what is done: a later run goes on, also with a study that was cut off.
 """
 
