@@ -2,9 +2,9 @@
 
 Not part of the ordinary run: ``nox -s heavy`` (or ``python -m pytest -m heavy tests/e2e/test_four_engines.py``) with
 ``LLMOPT_FOUR_HOME`` naming a workspace in which ``llmopt engines install transformers`` and ``… vllm`` were run, and a
-``llama-server`` on PATH; an engine that is not here is skipped. On two cores a study on llama.cpp takes a minute or two,
-on transformers and vLLM ten to twenty (a launch takes half a minute, confirming eight or more), the comparison about
-seven. The workspace keeps what is done: a later run goes on, also with a study that was cut off.
+``llama-server`` on PATH; an engine that is not here is skipped. On two quiet cores a study takes 10 to 90 seconds where
+nothing beats the baseline (where something does, confirming it takes eight launches or more), the comparison six
+minutes. The workspace keeps what is done: a later run goes on, also with a study that was cut off.
 """
 
 import json
