@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants  # noqa: F401 - it keeps the environment of its first import, which no test may change
 import pytest
 from hypothesis import HealthCheck, settings
 

@@ -54,8 +54,10 @@ def settings(prepared: Prepared, *, temperature: float = 0.0, **launch) -> Confi
     return replace(plain, launch={**plain.launch, **launch}, request=request)
 
 
-async def judge(host: StudyHost, prepared: Prepared, *configurations: Configuration, told=None) -> list[TrialResult]:
-    quick = replace(prepared.work, warm_up=replace(prepared.work.warm_up, cap_s=0.2))
+async def judge(
+    host: StudyHost, prepared: Prepared, *configurations: Configuration, told=None, warm_s=0.2
+) -> list[TrialResult]:
+    quick = replace(prepared.work, warm_up=replace(prepared.work.warm_up, cap_s=warm_s))
     async with Bench(host, quick, kept=KeptAnswers(prepared)) as bench:
         return await bench.run_together(configurations, prepared.search_items, on_sample=told)
 
@@ -103,14 +105,19 @@ async def test_a_speed_is_never_taken_from_a_kept_answer(host, prepared):
 
 async def test_what_was_answered_before_the_engine_died_is_not_asked_again(host, prepared, tmp_path):
     scenario = tmp_path / "scenario.json"
-    many = replace(prepared, work=replace(prepared.work, load=replace(prepared.work.load, streams=1)))
-    warmups = 12  # readiness and the warm-up ask too
-    scenario.write_text(json.dumps({"faults": [{"at": f"request:{warmups}", "do": "exit:1"}]}))
+    work = replace(prepared.work, load=replace(prepared.work.load, streams=1))
+    many = replace(prepared, work=work, search_items=tuple(
+        replace(item, id=f"{item.id}-{k}", question=f"{k}. {item.question}")
+        for k in range(10) for item in prepared.search_items
+    ))  # fmt: skip
+    dies_at = 30  # of some 40 requests beside those of the warm-up, which come first, and of which there are a few
+    scenario.write_text(json.dumps({"faults": [{"at": f"request:{dies_at}", "do": "exit:1"}]}))
     dying = host_with(Fake(time_scale=0.02, scenario=scenario), many, tmp_path)
     asked = []
-    (cut,) = await judge(dying, many, settings(many), told=asked.append)
+    (cut,) = await judge(dying, many, settings(many), told=asked.append, warm_s=0.05)
     assert cut.outcome is not Outcome.DONE
     answered = sum(sample.ok for sample in asked)
+    assert 0 < answered < len(many.search_items)
     again = []
     (whole,) = await judge(host, many, settings(many), told=again.append)
     assert whole.outcome is Outcome.DONE
