@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from llmopt.models.memory_fit import names_one_device
 from llmopt.records import Device, DeviceType, Hardware, ModelInfo, Settings
 
 __all__ = ["gpus", "has_bfloat16", "has_float8", "least_capability", "placement", "ranks_dividing", "stages_dividing"]
@@ -71,7 +72,7 @@ def placement(settings: Settings, hardware: Hardware) -> dict[str, str]:
         return {}
     if any(name in settings for name in PARALLEL):
         count = math.prod(int(settings.get(name) or 1) for name in PARALLEL)
-    elif str(settings.get("device")).endswith(":0"):
+    elif names_one_device(settings):
         count = 1
     else:
         count = len(devices)

@@ -16,7 +16,16 @@ from llmopt.messages import t
 from llmopt.models.draft import draft_of
 from llmopt.records import Device, Hardware, ModelInfo, Settings, Task
 
-__all__ = ["NO_CORRECTION", "Correction", "MemoryFit", "Part", "learn_correction", "memory_fit", "planned_device_bytes"]
+__all__ = [
+    "NO_CORRECTION",
+    "Correction",
+    "MemoryFit",
+    "Part",
+    "learn_correction",
+    "memory_fit",
+    "names_one_device",
+    "planned_device_bytes",
+]
 
 MARGIN = 0.08
 """Share of the available memory never planned for: the error of the estimates on real launches stays below it."""
@@ -207,6 +216,11 @@ def planned_device_bytes(fit: MemoryFit, settings: Settings, hardware: Hardware)
     return {device.uuid: int(total * portion) for device, portion in _portions(settings, hardware)}
 
 
+def names_one_device(settings: Settings) -> bool:
+    """Whether a launch names the one device that its model lies on (``cuda:0``): the others are left alone."""
+    return str(settings.get("device")).endswith(":0")
+
+
 def _portions(settings: Settings, hardware: Hardware) -> list[tuple[Device, float]]:
     """The devices a launch uses, each with its portion of what lies on devices: as split, else in equal parts.
 
@@ -216,7 +230,7 @@ def _portions(settings: Settings, hardware: Hardware) -> list[tuple[Device, floa
     if split and len(split) == len(hardware.devices):
         return [(device, portion / sum(split)) for device, portion in zip(hardware.devices, split, strict=True)]
     ranks = int(settings.get("tensor_parallel") or 1) * int(settings.get("pipeline_parallel") or 1)
-    alone = settings.get("split_mode") == "none" or str(settings.get("device")).endswith(":0")
+    alone = settings.get("split_mode") == "none" or names_one_device(settings)
     used = sorted(hardware.devices, key=lambda device: -device.free_bytes)
     if alone or "tensor_parallel" in settings:
         used = used[: 1 if alone else ranks]

@@ -25,7 +25,17 @@ from llmopt.errors import EngineError
 from llmopt.records import Endpoint
 from llmopt.runtime.arrivals import AVAILABLE, connect_stamped
 
-__all__ = ["Connection", "Exchange", "HttpError", "Response", "address", "connect", "request", "request_head"]
+__all__ = [
+    "Connection",
+    "Exchange",
+    "HttpError",
+    "Response",
+    "address",
+    "base_url",
+    "connect",
+    "request",
+    "request_head",
+]
 
 BODY_LIMIT = 64 << 20
 """Bytes of one answer; the longest honest answer is far below it, an endless one is not."""
@@ -87,6 +97,13 @@ def address(endpoint: Endpoint) -> str:
         return f"unix:{endpoint.socket_path}"
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
     return f"{'https' if endpoint.tls else 'http'}://{host}:{_port(endpoint)}"
+
+
+def base_url(endpoint: Endpoint) -> str:
+    """The address as ``--url`` takes it: with the path that every request begins with."""
+    if endpoint.socket_path:
+        return f"unix://{endpoint.socket_path}"
+    return f"{address(endpoint)}{endpoint.base_path}"
 
 
 def request_head(endpoint: Endpoint, method: str, path: str, *, length: int, accept: str = "application/json") -> bytes:

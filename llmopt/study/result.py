@@ -18,6 +18,7 @@ from llmopt.measure.diversity import diversity
 from llmopt.measure.findings import findings
 from llmopt.objective import Constraint, pareto_front
 from llmopt.records import Configuration, Endpoint, Estimate, Outcome, Score, Verdict, VerdictKind
+from llmopt.runtime.http import base_url
 from llmopt.search.confirm import MIN_BLOCKS, Arm, ArmPass, steps
 from llmopt.search.recorded_space import space_to_plain
 from llmopt.store.database import Store
@@ -266,7 +267,7 @@ def command_of(prepared: Prepared, configuration: Configuration) -> dict[str, An
     env = {**prepared.settings.engine_env, **placement(configuration.launch, prepared.hardware)}
     here, elsewhere = (_with(env, command) for command in (plan.command_here or plan.command, plan.command))
     if not plan.command:  # nothing is launched: what is used is the address
-        here = elsewhere = (_address(plan.endpoint),)
+        here = elsewhere = (base_url(plan.endpoint),)
     return {
         "line": shlex.join(here),
         "argv": list(here),
@@ -276,12 +277,6 @@ def command_of(prepared: Prepared, configuration: Configuration) -> dict[str, An
         "engine_version": prepared.engine.installation().version,
         "request": configuration.request.given(),
     }
-
-
-def _address(endpoint: Endpoint) -> str:
-    if endpoint.socket_path:
-        return f"unix://{endpoint.socket_path}"
-    return f"{'https' if endpoint.tls else 'http'}://{endpoint.host}:{endpoint.port}{endpoint.base_path}"
 
 
 def _with(env: Mapping[str, str], command: Sequence[str]) -> tuple[str, ...]:

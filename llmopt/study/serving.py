@@ -29,7 +29,7 @@ from llmopt.paths import Workspace, runtime_folder
 from llmopt.records import Configuration, Endpoint, Hardware, Load, ModelInfo, Task
 from llmopt.runtime.clock import Clock, MonotonicClock
 from llmopt.runtime.guardian import Guardian
-from llmopt.runtime.http import HttpError, address
+from llmopt.runtime.http import HttpError, base_url
 from llmopt.runtime.http import request as ask
 from llmopt.runtime.locks import current_holder
 from llmopt.study.contenders import find_result, load_result, stored
@@ -325,7 +325,7 @@ def _note(listener: Listener, key: str, **values: Any) -> None:
 
 def _tell_ready(listener: Listener, served: Served, running: RunningEngine, key: _Key) -> None:
     endpoint = running.endpoint
-    url = f"{address(endpoint)}{endpoint.base_path}"
+    url = base_url(endpoint)
     keyed = endpoint.api_key is not None
     data = {
         "url": url,

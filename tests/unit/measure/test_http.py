@@ -8,9 +8,10 @@ import time
 
 import pytest
 
+from llmopt.engines.openai import endpoint_of
 from llmopt.records import Endpoint
 from llmopt.runtime import http
-from llmopt.runtime.http import HttpError, address, connect, request, request_head
+from llmopt.runtime.http import HttpError, address, base_url, connect, request, request_head
 
 CHUNKED = ("Transfer-Encoding: chunked", "")
 
@@ -152,6 +153,13 @@ async def test_a_cancelled_exchange_closes_the_connection(server, wire):
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert not connection.usable
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8000/v1", "http://[::1]:8000/v1", "https://example.org:443/api", "unix:///run/x.sock"]
+)
+def test_a_base_address_is_written_as_it_may_be_given(url):
+    assert base_url(endpoint_of(url, model="m")) == url
 
 
 def test_an_address_reads_as_a_person_would_write_it():
