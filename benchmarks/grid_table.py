@@ -2,8 +2,7 @@
 
 The truth of a point is the geometric mean of its repeats; the noise of one run is drawn from all differences between
 repeats, so that its tails are the measured ones. A trial costs what the point's measurement took, and a launch with its
-warm-up: always where the engine remembers prompts (then every pass is a launch of its own), else where the launch
-settings differ from those that run.
+warm-up where the launch settings differ from those that run (always, in a table whose every point was a launch).
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@
 
 The space: threads × slots × batch × cache type × flash attention × two prompt forms × two temperatures; llama.cpp and
 the 135M model, legal points only, two repeats of each in different orders. The objective is answers per minute. Costs
-are engine-seconds: launches with their warm-up, and measurements. ``tpe`` and ``random`` are as a user would write them
-with Optuna: one trial, one configuration, a restart where the launch settings differ. Ours searches as in the
-first study on a machine: without earlier runs nothing is foretold of a CPU.
+are engine-seconds: launches with their warm-up (points of one launch share it) and measurements. ``tpe`` and ``random``
+are as a user would write them with Optuna: one trial, one configuration, a restart where the launch settings differ.
+Ours searches as in the first study on a machine: without earlier runs nothing is foretold of a CPU.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from llmopt.search.coordinator import Coordinator
 from llmopt.search.grid import seeded
 from llmopt.search.proposer import Result
 
-ITEMS, TOKENS, STREAMS = 4, 8, 4
+ITEMS, TOKENS, STREAMS, SHOTS = 4, 8, 4, 1
 DRAWN = 60
 """Seeds whose course, to a quarter of the grid, is kept for the picture."""
 
@@ -48,7 +48,7 @@ DRAWN = 60
 
 
 def machine_at(home: Path) -> Machine:
-    machine = Machine(home, items=ITEMS, tokens=TOKENS, streams=STREAMS)
+    machine = Machine(home, items=ITEMS, tokens=TOKENS, streams=STREAMS, shots=SHOTS)
     cores = max(int(machine.prepared.hardware.cpu.usable_cores), 1)
     machine.space = space_of(
         {**machine.defaults, "threads": 1, "ubatch": 64, "cache_type_k": "f16"},
@@ -60,7 +60,7 @@ def machine_at(home: Path) -> Machine:
 
 
 async def run_once(machine: Machine, bench, configuration: Configuration) -> dict:
-    run, measurement = await machine.measure(bench, configuration)
+    run, measurement = await machine.measure(bench, configuration, fresh=False)
     return {"speed": measurement.value("answers_per_minute") if measurement else None, **run}
 
 
@@ -184,7 +184,7 @@ async def _live_seed(grid: Grid, machine: Machine, seed: int, entry: dict, *, en
         while not entry["found"] and _spent_s(entry) < grid.whole_cost():
             if time.monotonic() > ends_s:
                 return False
-            proposal = coordinator.ask()  # no point runs on another's engine, as in the table
+            proposal = coordinator.ask(bench.launch_key)
             if proposal is None:
                 break
             key = proposal.configuration.key

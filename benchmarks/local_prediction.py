@@ -24,7 +24,7 @@ from pathlib import Path
 
 from grid_machine import MODEL, Machine
 from grid_table import Grid, ours
-from live_grid import ITEMS, STREAMS, TOKENS
+from live_grid import ITEMS, SHOTS, STREAMS, TOKENS
 
 from llmopt.predict.forecast import Unknown
 from llmopt.predict.machine import MachineSpeed, measure_machine
@@ -149,7 +149,9 @@ def teachers_of(given: argparse.Namespace, everything: list[Point], part: list[P
 
 def score(given: argparse.Namespace) -> None:
     table = json.loads(given.grid.read_text(encoding="utf-8"))
-    scene = scene_of(Machine(given.home, items=ITEMS, tokens=TOKENS, streams=STREAMS), speed_in(given.speed))
+    scene = scene_of(
+        Machine(given.home, items=ITEMS, tokens=TOKENS, streams=STREAMS, shots=SHOTS), speed_in(given.speed)
+    )
     everything, part = points_of(table, "all"), points_of(table, given.part)
     print(f"{len(part)} points ({given.part}) of {MODEL}, {table.get('machine')}")
     twice = [point.speeds for point in part if len(point.speeds) > 1]

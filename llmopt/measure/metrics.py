@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmopt.errors import EngineError
 from llmopt.measure import timing
 from llmopt.measure.load import LoadRun
+from llmopt.measure.serving import full_until, places_seen, services
 from llmopt.measure.slo import Slo
 from llmopt.measure.stats.intervals import (
     Interval,
@@ -62,14 +63,6 @@ class Window:
         """Its length."""
         return max(self.end_s - self.start_s, 1e-9)
 
-    def share(self, sample: Sample) -> float:
-        """The share of a request's time that lies inside: what it counts towards rates."""
-        took_s = sample.ended_s - sample.sent_s
-        inside_s = min(sample.ended_s, self.end_s) - max(sample.sent_s, self.start_s)
-        if took_s <= 0:
-            return 1.0 if self.start_s <= sample.ended_s <= self.end_s else 0.0
-        return max(inside_s, 0.0) / took_s
-
 
 def speed(run: LoadRun, slo: Slo | None = None, *, window: Window | None = None) -> dict[str, Estimate]:
     """Every figure of a run over its window (or the given, cut one). Raises EngineError where no request succeeded."""
@@ -80,14 +73,15 @@ def speed(run: LoadRun, slo: Slo | None = None, *, window: Window | None = None)
         first = next((sample.error for sample in run.samples if sample.error), run.gave_up or "-")
         raise EngineError("measure.no_valid_samples", n=len(planned), error=first)
     failed = len(planned) - len(good)
+    served = _Served.of(run, window)
     return {
-        **_rates(run, window),
+        **_rates(run, served),
         **_latencies(good),
-        "requests_per_s": _requests_per_s(planned, window),
+        "requests_per_s": _requests_per_s(run, planned, served),
         "error_rate": _proportion(failed, len(planned)),
         "truncated_rate": _proportion(sum(s.finish_reason == "length" for s in good), len(good)),
         **_sizes(good),
-        **(_goodput(planned, slo, window) if slo is not None else {}),
+        **(_goodput(run, planned, slo, served) if slo is not None else {}),
     }
 
 
@@ -147,9 +141,35 @@ def _grouped_mean(groups: Sequence[Sequence[float]]) -> Interval:
     return ratio_interval([sum(group) for group in groups], [float(len(group)) for group in groups])
 
 
-def _rates(run: LoadRun, window: Window) -> dict[str, Estimate]:
-    """What was delivered in the window, per time: each request by the share of it that lies inside."""
-    touching = [sample for sample in run.samples if window.share(sample) > 0]
+@dataclass(frozen=True, kw_only=True)
+class _Served:
+    """What was worked on in the window of the rates: each request by the share of its service that lies inside.
+
+    In a closed loop that window goes on while requests still wait for a place: the engine is as busy as before.
+    """
+
+    window: Window
+    samples: tuple[Sample, ...]
+    shares: tuple[float, ...]
+
+    @classmethod
+    def of(cls, run: LoadRun, window: Window) -> _Served:
+        places = places_seen(run.samples)
+        served = services(run.samples, places)
+        if not run.load.is_open and not run.cut and run.gave_up is None and window.end_s == run.window_end_s:
+            window = replace(window, end_s=max(window.end_s, full_until(served, places)))
+        shares = [service.share(window.start_s, window.end_s) for service in served]
+        inside = [(sample, share) for sample, share in zip(run.samples, shares, strict=True) if share > 0]
+        return cls(window=window, samples=tuple(s for s, _ in inside), shares=tuple(share for _, share in inside))
+
+    def total(self, amount: Callable[[Sample], float]) -> float:
+        """Σ amount × share."""
+        return sum(amount(sample) * share for sample, share in zip(self.samples, self.shares, strict=True))
+
+
+def _rates(run: LoadRun, served: _Served) -> dict[str, Estimate]:
+    """What was delivered in the window, per time: answers by their service, tokens and characters by their arrival."""
+    touching, window = served.samples, served.window
     counted = "tokens" if all(s.tokens_counted_by != "chunks" for s in touching if s.ok) else "chunks"
     closed = not run.load.is_open
     amounts: dict[str, tuple[str, float, Callable[[Sample], float]]] = {
@@ -158,12 +178,11 @@ def _rates(run: LoadRun, window: Window) -> dict[str, Estimate]:
         "total_tokens_per_s": (f"{counted}/s", 1.0, lambda s: _output_tokens(s) + (s.prompt_tokens or 0)),
         "characters_per_s": ("characters/s", 1.0, lambda s: float(len(s.text) + len(s.reasoning))),
     }
-    by_time = [window.share(sample) for sample in touching]
-    by_tokens = [_delivered(sample, window) for sample in touching]
+    by_tokens = [_delivered(s, window, share) for s, share in zip(touching, served.shares, strict=True)]
     found: dict[str, Estimate] = {}
     for name, (unit, scale, amount) in amounts.items():
         amounts_of = [amount(sample) if sample.ok else 0.0 for sample in touching]
-        shares = by_time if name == "answers_per_minute" else by_tokens
+        shares = served.shares if name == "answers_per_minute" else by_tokens
         rate = sum(a * share for a, share in zip(amounts_of, shares, strict=True)) / window.seconds
         interval = (
             _closed_rate(touching, amounts_of, rate) if closed else _open_rate(touching, amounts_of, window, rate)
@@ -177,10 +196,10 @@ def _output_tokens(sample: Sample) -> float:
     return float(sample.completion_tokens or len(sample.token_s))
 
 
-def _delivered(sample: Sample, window: Window) -> float:
-    """The share of a request's output that arrived inside the window."""
+def _delivered(sample: Sample, window: Window, share: float) -> float:
+    """The share of a request's output that arrived inside the window; ``share`` where it had no tokens."""
     if not sample.token_s:
-        return window.share(sample)
+        return share
     if window.start_s <= sample.token_s[0] and sample.token_s[-1] <= window.end_s:
         return 1.0
     counts = sample.token_counts or (1,) * len(sample.token_s)
@@ -205,8 +224,11 @@ def _open_rate(samples: Sequence[Sample], amounts: Sequence[float], window: Wind
         return Interval(rate, None, None)
     width_s = window.seconds / SLICES
     edges = [window.start_s + k * width_s for k in range(SLICES + 1)]
-    slices = [Window(start_s=a, end_s=b) for a, b in itertools.pairwise(edges)]
-    rates = [sum(a * part.share(s) for a, s in zip(amounts, samples, strict=True)) / width_s for part in slices]
+    served = services(samples, places_seen(samples))
+    rates = [
+        sum(amount * service.share(start_s, end_s) for amount, service in zip(amounts, served, strict=True)) / width_s
+        for start_s, end_s in itertools.pairwise(edges)
+    ]
     spread = mean_interval(rates)
     if spread.low is None or spread.high is None:
         return Interval(rate, None, None)
@@ -214,21 +236,29 @@ def _open_rate(samples: Sequence[Sample], amounts: Sequence[float], window: Wind
     return Interval(rate, max(rate - half, 0.0), rate + half)
 
 
-def _requests_per_s(planned: Sequence[Sample], window: Window) -> Estimate:
-    return Estimate(value=len(planned) / window.seconds, unit="requests/s", n=len(planned), method="count / window")
+def _requests_per_s(run: LoadRun, planned: Sequence[Sample], served: _Served) -> Estimate:
+    """Open: how many were planned. Closed: how many were served, because all streams send at once when it begins."""
+    amount = float(len(planned)) if run.load.is_open else served.total(lambda _: 1.0)
+    method = "count / window" if run.load.is_open else "shares of service / window"
+    return Estimate(value=amount / served.window.seconds, unit="requests/s", n=len(planned), method=method)
 
 
-def _goodput(planned: Sequence[Sample], slo: Slo, window: Window) -> dict[str, Estimate]:
-    """Requests planned in the window that meet every limit; failures are misses, what our end cut off is left out."""
+def _goodput(run: LoadRun, planned: Sequence[Sample], slo: Slo, served: _Served) -> dict[str, Estimate]:
+    """Requests of the window that meet every limit; failures are misses, what our end cut off is left out."""
     good = [sample for sample in planned if slo.met(sample)]
-    share = wilson(len(good), len(planned))
-    rate = len(planned) / window.seconds
-    tokens = sum(_output_tokens(sample) for sample in good) / window.seconds
     n = len(planned)
+    share = wilson(len(good), n)
+    rate = _requests_per_s(run, planned, served).value
+    if run.load.is_open:
+        tokens = sum(_output_tokens(sample) for sample in good)
+    else:
+        tokens = served.total(lambda sample: _output_tokens(sample) if slo.met(sample) else 0.0)
     return {
         "attainment": _scaled(share, "share", n, "Wilson", 1.0),
         "goodput_per_s": _scaled(share, "requests/s", n, "Wilson × request rate", rate),
-        "token_goodput_per_s": Estimate(value=tokens, unit="tokens/s", n=len(good), method="tokens of good requests"),
+        "token_goodput_per_s": Estimate(
+            value=tokens / served.window.seconds, unit="tokens/s", n=len(good), method="tokens of good requests"
+        ),
     }
 
 

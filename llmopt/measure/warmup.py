@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from llmopt.runtime.clock import Clock, MonotonicClock
 __all__ = ["WarmUp", "WarmUpRule", "is_stable", "warm_up"]
 
 PERIOD_S = 0.25
+STREAMS = 4
+"""Of a load that has none of its own (an open one)."""
 READINGS = 8
 """Fewer in a span say nothing about its quarters: two each."""
 
@@ -25,7 +28,8 @@ class WarmUpRule:
     """When warming up is over: after ``requests`` (at least twice the streams) or ``seconds``, once stable.
 
     ``cap_s`` ends it in any case. Stable: over the last ``span_s`` the two halves of events per second differ by less
-    than ``drift`` and the quarters vary by less than ``spread`` (coefficient of variation).
+    than ``drift`` and the quarters vary by less than ``spread`` (coefficient of variation). What is under way then is
+    awaited for up to ``patience_s``: an engine goes on working at what its client no longer waits for.
     """
 
     requests: int = 10
@@ -34,6 +38,7 @@ class WarmUpRule:
     span_s: float = 4.0
     drift: float = 0.05
     spread: float = 0.15
+    patience_s: float = 60.0
     promise: bool = True
     """Whether figures rest on it; that a search's short warm-up did not settle is no warning."""
 
@@ -53,6 +58,8 @@ class WarmUp:
     failures: int
     first_error: str | None = None
     promised: bool = True
+    cut: int = 0
+    """Requests that were cut off at the end: the engine may still be at work on them."""
 
 
 async def warm_up(
@@ -66,33 +73,41 @@ async def warm_up(
 ) -> WarmUp:
     """Drive ``requests`` (each time with a new beginning, so that no prefix is reused) until the speed is stable.
 
-    Always a closed loop, with the load's streams: what is warmed is the engine, not the schedule.
+    Always a closed loop, with the load's streams: what is warmed is the engine, not the schedule. It ends when the last
+    request is answered, so that nothing is left to do on the engine; ``stop`` ends it at once.
     """
     rule = rule or WarmUpRule()
     clock = clock or MonotonicClock()
-    over = asyncio.Event()
+    over, cut = asyncio.Event(), asyncio.Event()
     done: list[bool] = []
-    closed = Load(streams=load.streams or 4)
+    closed = Load(streams=load.streams or STREAMS)
     began_s = clock.now_s()
     counts = [(began_s, client.events_seen())]
     verdict: list[bool] = []
 
-    async def watch() -> None:
-        while not over.is_set():
-            await asyncio.sleep(rule.period_s)
-            counts.append((clock.now_s(), client.events_seen()))
-            elapsed_s = counts[-1][0] - began_s
-            enough = elapsed_s >= rule.seconds or len(done) >= max(rule.requests, 2 * (closed.streams or 1))
-            stable = enough and is_stable(counts, rule)
-            if stable or elapsed_s >= rule.cap_s or (stop is not None and stop.is_set()):
-                verdict.append(stable)
-                over.set()
+    def judge() -> None:
+        counts.append((clock.now_s(), client.events_seen()))
+        elapsed_s = counts[-1][0] - began_s
+        enough = elapsed_s >= rule.seconds or len(done) >= max(rule.requests, 2 * (closed.streams or 1))
+        stable = enough and is_stable(counts, rule)
+        if stable or elapsed_s >= rule.cap_s:
+            verdict.append(stable)
+            over.set()
 
+    async def watch() -> None:
+        ends_s = math.inf
+        while not cut.is_set():
+            await asyncio.sleep(rule.period_s)
+            if not over.is_set():
+                judge()
+                ends_s = clock.now_s() + rule.patience_s if over.is_set() else math.inf
+            if (stop is not None and stop.is_set()) or clock.now_s() >= ends_s:
+                cut.set()
+
+    asked = itertools.takewhile(lambda _: not over.is_set(), disjoint(requests))
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(watch(), name="watch the warm-up")
-        run = await drive(
-            client, disjoint(requests), closed, clock=clock, stop=over, on_sample=lambda sample: done.append(sample.ok)
-        )
+        run = await drive(client, asked, closed, clock=clock, on_sample=lambda s: done.append(s.ok), stop=cut)
         watching.cancel()
     return _summary(run, stable=any(verdict), seconds=clock.now_s() - began_s, promised=rule.promise)
 
@@ -122,4 +137,5 @@ def _summary(run: LoadRun, *, stable: bool, seconds: float, promised: bool) -> W
         failures=len(errors),
         first_error=errors[0] if errors else run.gave_up,
         promised=promised,
+        cut=run.cut,
     )

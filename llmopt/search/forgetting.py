@@ -1,4 +1,4 @@
-"""Makes a running engine forget what it was asked, so that the next trial on it cannot profit."""
+"""Makes a running engine ready for the next trial: done with what it was asked, and forgetful of it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmopt.engines.base import Forgetting
+from llmopt.measure.engine_metrics import EngineWatch
 from llmopt.records import Endpoint
 from llmopt.runtime.http import HttpError, request
 
-__all__ = ["NOTHING", "forgotten"]
+__all__ = ["NOTHING", "forgotten", "idle"]
 
 NOTHING = Forgetting()
 """What an engine needs that keeps nothing between requests."""
+AT_WORK = ("running", "waiting")
 PATIENCE_S, PAUSE_S = 5.0, 0.1
 """A server that has just sent its last token may still be tidying up, and refuses until it is idle."""
 
@@ -28,6 +30,25 @@ async def forgotten(endpoint: Endpoint, calls: Sequence[tuple[str, Mapping[str, 
                 return False
             await asyncio.sleep(PAUSE_S)
     return True
+
+
+async def idle(endpoint: Endpoint, names: Mapping[str, str]) -> bool:
+    """Wait until the engine works on nothing and nothing waits; False where it does not say so in time, or never does.
+
+    An engine goes on for a while with requests whose client is gone: it looks after each step, or once a second.
+    ``names`` as in ``Engine.metric_names``.
+    """
+    watch = EngineWatch(endpoint=endpoint, names={word: names[word] for word in AT_WORK if word in names})
+    ends_s = time.monotonic() + PATIENCE_S
+    while AT_WORK[0] in names:
+        watch.readings.clear()
+        await watch.read()
+        if watch.readings and not any(watch.readings[0].values()):
+            return True
+        if not watch.readings or time.monotonic() > ends_s:
+            break
+        await asyncio.sleep(PAUSE_S)
+    return False
 
 
 async def _done(endpoint: Endpoint, path: str, body: Mapping[str, Any], *, ends_s: float) -> bool:

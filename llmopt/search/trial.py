@@ -8,6 +8,7 @@ is made to forget them between two trials, or started afresh if it cannot: no tr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -20,11 +21,11 @@ from llmopt.measure.client import Client
 from llmopt.measure.counting import count_tokens
 from llmopt.measure.engine_metrics import EngineWatch
 from llmopt.measure.judging import Judge
-from llmopt.measure.load import OnSample, drive
+from llmopt.measure.load import LoadRun, OnSample, drive
 from llmopt.measure.metrics import provisional, speed
 from llmopt.measure.quality import quality
 from llmopt.measure.validity import CoLoadWatch, certify
-from llmopt.measure.warmup import warm_up
+from llmopt.measure.warmup import WarmUp, warm_up
 from llmopt.records import (
     Configuration,
     Estimate,
@@ -37,7 +38,7 @@ from llmopt.records import (
     Sample,
 )
 from llmopt.search.asked import Asked, Failed, Referee, TrialResult
-from llmopt.search.forgetting import NOTHING, forgotten
+from llmopt.search.forgetting import NOTHING, forgotten, idle
 from llmopt.search.together import Kept, Together, various
 from llmopt.search.workload import Workload, request_for
 from llmopt.workload.repeats import repeats_for
@@ -59,7 +60,8 @@ __all__ = [
     "places",
 ]
 
-WARM_UP_TOKENS = 16
+WARM_UP_TOKENS, WARM_UP_STREAMS = 16, 4
+NEWS_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +159,7 @@ class Bench:
         self._launch_key: str | None = None
         self._turn = 0
         self._reusable = True
+        self._cut_off = False
         self._apart: Mapping[str, Any] = {}
         self._watched: WatchedLaunch | None = None
 
@@ -252,8 +255,7 @@ class Bench:
                 raise RuntimeError("no engine after a successful switch")
             async with Client(hosted.engine.endpoint, timeout_s=self._work.request_timeout_s) as client:
                 if restarted:
-                    questions, rule = self._warmup_requests(configuration), self._work.warm_up
-                    asked[0].warm = await warm_up(client, questions, load, rule=rule)
+                    asked[0].warm = await self._warm_up(client, hosted, configuration, load)
                     warmup_s = asked[0].warm.seconds
                 hosted.memory.phase("serving")
                 before_s = time.monotonic()
@@ -280,6 +282,7 @@ class Bench:
         self._launch_key = configuration.launch_key
         forgetting = self._forgetting(configuration)
         self._reusable = forgetting is not None
+        self._cut_off = False
         self._apart = forgetting.fields if forgetting is not None else {}
 
     def _forgetting(self, configuration: Configuration) -> Forgetting | None:
@@ -288,9 +291,12 @@ class Bench:
         return self._host.forget(configuration, self._turn) if self._host.remembers(configuration) else NOTHING
 
     async def _goes_on(self, configuration: Configuration) -> bool:
-        """Whether the running engine can take this trial too: same launch settings, and nothing remembered."""
+        """Whether the running engine can take this trial too: same launch settings, idle, and nothing remembered."""
         if self._hosted is None or self._launch_key != configuration.launch_key:
             return False
+        if self._cut_off and not await idle(self._hosted.engine.endpoint, self._host.metric_names):
+            return False
+        self._cut_off = False
         forgetting = self._forgetting(configuration)
         if forgetting is None or not await forgotten(self._hosted.engine.endpoint, forgetting.calls):
             return False
@@ -307,10 +313,17 @@ class Bench:
         except EngineError:
             return
 
-    def _warmup_requests(self, configuration: Configuration) -> list[Request]:
+    async def _warm_up(self, client: Client, hosted: Hosted, configuration: Configuration, load: Load) -> WarmUp:
+        """As many streams as the load has and the engine takes at once: a queue warms nothing, but must be awaited."""
         extra = self._extra(configuration)
         short = replace(self._work, max_tokens=min(self._work.max_tokens, WARM_UP_TOKENS))
-        return [request_for(item, configuration.request, short, extra) for item in self._work.warmup_items]
+        questions = [request_for(item, configuration.request, short, extra) for item in self._work.warmup_items]
+        streams = min(load.streams or WARM_UP_STREAMS, _told_places(configuration) or WARM_UP_STREAMS)
+        rule, stop = self._work.warm_up, hosted.out_of_memory
+        warm = await warm_up(client, questions, Load(streams=streams), rule=rule, stop=stop)
+        if warm.cut:
+            await idle(hosted.engine.endpoint, self._host.metric_names)
+        return warm
 
     async def _measure(
         self, client: Client, hosted: Hosted, asked: Asked, items: Sequence[Item], on_sample: OnSample | None
@@ -342,6 +355,8 @@ class Bench:
                 if not stop.is_set():
                     more = await drive(client, requests, asked.load, on_sample=on_sample, stop=stop, go=hosted.go)
                     further += more.samples
+        self._cut_off = stop.is_set()
+        await _see_the_end(hosted, run)
         self._check_answers(client, hosted, run.samples)
         run = replace(run, samples=await count_tokens(hosted.engine.endpoint, run.samples))
         samples = (*run.samples, *further)
@@ -373,7 +388,8 @@ class Bench:
     ) -> list[TrialResult]:
         requests = together.requests(self._extra(first.configuration))
         load = together.load(places(first.configuration))
-        await drive(client, requests, load, on_sample=together.answered, stop=hosted.out_of_memory)
+        run = await drive(client, requests, load, on_sample=together.answered, stop=hosted.out_of_memory)
+        await _see_the_end(hosted, run)
         self._check_answers(client, hosted, together.samples)
         return together.results(_peak(hosted))
 
@@ -388,10 +404,22 @@ class Bench:
             raise client.explain(samples[0].error or "closed_early" if samples else "closed_early")
 
 
+async def _see_the_end(hosted: Hosted, run: LoadRun) -> None:
+    """Where the endpoint is gone its engine has ended: wait for the news of that, which may come a moment later."""
+    if run.gave_up is not None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(hosted.engine.ended(), NEWS_S)
+
+
 def places(configuration: Configuration) -> int:
     """How many requests the engine works on at once under these launch settings; 1 where they do not say."""
+    return _told_places(configuration) or 1
+
+
+def _told_places(configuration: Configuration) -> int | None:
     launch = configuration.launch
-    return int(launch.get("slots") or launch.get("max_num_seqs") or 1)
+    told = launch.get("slots") or launch.get("max_num_seqs")
+    return int(told) if told else None
 
 
 @asynccontextmanager

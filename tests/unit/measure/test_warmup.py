@@ -60,15 +60,16 @@ async def test_warming_up_ends_when_stable_and_never_repeats_a_prompt(server, wi
     assert result.seconds < 60
     assert result.failures == 0
     bodies = [body for _, body in server.requests]
-    assert len(bodies) == len(set(bodies)) >= result.requests
+    assert len(bodies) == len(set(bodies)) == result.requests  # all of them answered: nothing is left to do
+    assert result.cut == 0
 
 
 async def test_the_cap_ends_what_never_becomes_stable(server, wire):
     server.scripts = [[wire.HANG]]
     async with Client(server.endpoint) as client:
-        result = await warm_up(client, [ASK], Load(streams=2), rule=WarmUpRule(cap_s=0.3))
+        result = await warm_up(client, [ASK], Load(streams=2), rule=WarmUpRule(cap_s=0.3, patience_s=0.1))
     assert not result.stable
-    assert result.requests == 0
+    assert (result.requests, result.cut) == (0, 2)
 
 
 async def test_a_dead_endpoint_is_not_warmed_for_ever(tmp_path):
