@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llmopt.messages import t
 from llmopt.predict.devices import DeviceSpec
-from llmopt.predict.fitting import LOCAL_STRENGTH, Measured, Seconds, fit_constants, prior_of
+from llmopt.predict.fitting import LOCAL_STRENGTH, Measured, Seconds, fit_constants, prior_of, stiffness_of
 from llmopt.predict.physics import Constants, output_token_seconds
 from llmopt.predict.residual import Residual
 from llmopt.predict.work import Work
@@ -183,9 +183,11 @@ class Forecaster:
                 if (run.spec.name, _engine(run.cell), run.work.mixture) == key
             ]
             prior = prior_of(spec.family, mixture=work.mixture)
-            enough = len(rows) >= _REFIT_FROM
+            stiffness = stiffness_of(spec.family)
             self._fitted[key] = (
-                fit_constants(rows, prior, strength=LOCAL_STRENGTH, seconds_of=self._seconds_of) if enough else None
+                fit_constants(rows, prior, strength=LOCAL_STRENGTH, stiffness=stiffness, seconds_of=self._seconds_of)
+                if len(rows) >= _REFIT_FROM
+                else None
             )
         return self._fitted[key]
 
