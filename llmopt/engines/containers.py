@@ -4,8 +4,8 @@ The engine's file plans as ever; here its command line moves into an image. The 
 scripts are mounted read-only, the port is published on loopback only, the key still comes by standard input, and GPUs
 are named by UUID. The container carries the run's label, so that ``docker ps --filter label=llmopt.run`` finds it.
 
-Two things are not as without a container: its processes are children of the tool's own daemon, so that their memory is
-not in our readings; and a client that is killed outright leaves its container to that daemon.
+Its processes are children of the tool's own daemon: the guardian knows them by the id that the tool writes into the
+run's folder, so that their memory is read as without a container, and has the container removed however it ended.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any
 
 from llmopt.engines.base import Engine, Forgetful, Forgetting, RunFolder
 from llmopt.engines.probing import ask, worker
+from llmopt.models.draft import draft_of
 from llmopt.records import (
+    ContainerRun,
     Hardware,
     InferenceParams,
     Installation,
@@ -44,6 +46,9 @@ IN_IMAGE: Mapping[str, tuple[str, ...]] = {
 SHARED_MEMORY = "2g"
 """Workers of one engine talk through /dev/shm, of which containers have 64 MB by default."""
 STOP_S = 10
+ID_NAME = "container.id"
+AT_ONCE: Mapping[str, tuple[str, ...]] = {"podman": ("--time", "0")}
+"""What keeps a tool from being patient where a container is removed by force; the others are not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,15 +142,18 @@ def contained_plan(
     port = plan.endpoint.port
     name = f"llmopt-{run.folder.name}"
     scripts = worker("")
-    ours = ("--interactive", "--name", name, "--label", f"llmopt.run={name}")
+    id_file = str(run.folder / ID_NAME)
+    ours = ("--interactive", "--name", name, "--label", f"llmopt.run={name}", "--cidfile", id_file)
+    entry, rest = _inside(plan, scripts)
+    folders = [*([scripts] if any(PurePath(part).parent == scripts for part in rest) else []), *_weights(model)]
     options = (
         *("--publish", f"127.0.0.1:{port}:{port}", "--shm-size", SHARED_MEMORY, "--stop-timeout", str(STOP_S)),
         *_gpu_options(image.tool, gpu_uuids),
-        *(part for mount in _mounts(model, scripts) for part in ("--volume", mount)),
+        *(part for folder in dict.fromkeys(folders) for part in ("--volume", f"{folder}:{folder}:ro")),
         *(part for pair in sorted({**TELEMETRY_OFF, **plan.env}.items()) for part in ("--env", "=".join(pair))),
     )
-    entry, rest = _inside(plan, scripts)
     began = (image.tool, "run", "--rm", "--init")
+    remove = (image.tool, "rm", "--force", *AT_ONCE.get(image.tool, ()), name)
     program = ("--entrypoint", entry, image.image)
     return replace(
         plan,
@@ -155,17 +163,30 @@ def contained_plan(
         command=(*began, *options, *program, *_keyless(rest)),
         command_here=(),
         port_from_log=None,
+        container=ContainerRun(id_file=id_file, remove=remove),
     )
 
 
-def _mounts(model: ModelInfo, scripts: Path) -> list[str]:
-    """The model where the plan says it is, and our scripts; both read-only. A hub id is fetched inside."""
-    found = [f"{scripts}:{scripts}:ro"]
-    if model.format != "hub":
-        path = PurePath(model.path)
-        folder = path.parent if path.suffix == ".gguf" else path
-        found.append(f"{folder}:{folder}:ro")
+def _weights(model: ModelInfo) -> list[Path]:
+    """The folders of the model and its draft where the plan says they are, and those that links in them lead to.
+
+    A hub's cache is made of such links. A hub id is fetched inside.
+    """
+    draft = draft_of(model)
+    found: list[Path] = []
+    for one in (model, *((draft.model,) if draft else ())):
+        if one.format != "hub":
+            path = Path(one.path)
+            folder = path.parent if path.suffix == ".gguf" else path
+            found += [folder, *_led_to(folder)]
     return found
+
+
+def _led_to(folder: Path) -> list[Path]:
+    try:
+        return sorted({entry.resolve().parent for entry in folder.iterdir() if entry.is_symlink()})
+    except OSError:
+        return []
 
 
 def _gpu_options(tool: str, uuids: Sequence[str]) -> tuple[str, ...]:

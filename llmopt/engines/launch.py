@@ -243,7 +243,7 @@ class _Order:
         _log.info("engine command: %s", shlex.join(plan.argv))
         sockets = [Path(plan.endpoint.socket_path)] if plan.endpoint.socket_path else []
         start = functools.partial(guardian.spawn, plan.argv, env=plan.env, stdin=plan.stdin, sockets=sockets)
-        call = functools.partial(start, log_path=folder / LOG_NAME, cwd=folder)
+        call = functools.partial(start, container=plan.container, log_path=folder / LOG_NAME, cwd=folder)
         spawning = asyncio.get_running_loop().run_in_executor(None, call)
         cancelled = await _done(spawning)
         try:

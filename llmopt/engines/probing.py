@@ -13,8 +13,11 @@ from typing import Any
 
 __all__ = ["ask", "ask_json", "child_python_environment", "worker"]
 
-PASSED_ON = ("PATH", "HOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "CUDA_VISIBLE_DEVICES")
-"""What an engine needs to say its version; everything else of our environment stays here."""
+PASSED_ON = (
+    *("PATH", "HOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "CUDA_VISIBLE_DEVICES"),
+    *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "CONTAINER_HOST", "XDG_RUNTIME_DIR"),
+)
+"""What an engine needs to say its version, and a container tool to find its daemon; all else of ours stays here."""
 
 
 def worker(script: str) -> Path:

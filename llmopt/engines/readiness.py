@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from enum import Enum
-from pathlib import PurePath
 from typing import TypeVar
 
 from llmopt.engines.logfile import find_in_log, log_text
@@ -29,8 +28,6 @@ NAMES_SHOWN = 8
 """Of the models that an endpoint lists, in an error."""
 SAMPLING = ("temperature", "top_p")
 """What of a configuration's sampling the first completion is asked with."""
-CONTAINER_TOOLS = frozenset({"docker", "podman", "nerdctl"})
-"""With these the listener belongs to the container's own supervisor, not to our tree."""
 
 T = TypeVar("T")
 
@@ -199,7 +196,7 @@ async def _listening(endpoint: Endpoint, plan: LaunchPlan, child: Child) -> bool
     except HttpError:
         return False
     connection.close()
-    if endpoint.socket_path or PurePath(plan.argv[0]).name in CONTAINER_TOOLS:
+    if endpoint.socket_path or plan.container is not None:  # there the listener is the tool's own
         return True
     pids = await asyncio.to_thread(child.pids)
     if pids and await asyncio.to_thread(listens_on, pids, endpoint.port) is False:

@@ -4,6 +4,7 @@ Nothing here computes more than a derived name or key; nothing here imports anot
 """
 
 from llmopt.records.engines import (
+    ContainerRun,
     Endpoint,
     Installation,
     LaunchPlan,
@@ -57,6 +58,7 @@ __all__ = [
     "UNJUDGED",
     "AnswerStatus",
     "Configuration",
+    "ContainerRun",
     "Cpu",
     "DataType",
     "Dataset",

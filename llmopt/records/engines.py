@@ -83,6 +83,16 @@ class Endpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContainerRun:
+    """The container in which an engine's processes lie: its tool's daemon has them, not the command that is started."""
+
+    id_file: str
+    """Where the tool writes the container's id; the processes are known by it."""
+    remove: tuple[str, ...]
+    """The command that takes the container away, whatever state it is in."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaunchPlan:
     """Everything needed to start one engine; pure data, so that the plan that won is the plan that is printed."""
 
@@ -106,3 +116,5 @@ class LaunchPlan:
     """A regular expression whose first group is the port, where the engine picks it (``port 0``)."""
     lists_model: bool = True
     """Whether its list of models names what it serves; where not, the first completion alone proves it."""
+    container: ContainerRun | None = None
+    """Where its processes are not below the command."""

@@ -31,6 +31,7 @@ from typing import Any, ClassVar, Literal, Self, TypeAlias, cast
 
 from llmopt.errors import EngineDied, EngineError, EngineStartError, StorageError
 from llmopt.paths import runtime_folder
+from llmopt.records import ContainerRun
 from llmopt.runtime.environment import child_environment
 
 __all__ = [
@@ -248,11 +249,13 @@ class Guardian:
         stdin: str | None = None,
         oom_score_adj: int | None = 500,
         sockets: Sequence[Path] = (),
+        container: ContainerRun | None = None,
         log_cap_bytes: int = LOG_CAP_BYTES,
     ) -> Child:
         """Start a program under guard: own session, allow-listed environment plus ``env``, output to ``log_path``.
 
-        ``stdin`` is the whole of its standard input. ``sockets`` are removed when it is gone, also after a crash.
+        ``stdin`` is the whole of its standard input. ``sockets`` and ``container`` are removed when it is gone, also
+        after a crash; the processes of the container belong to it.
         Raises EngineStartError when the program cannot be run at all.
         """
         tag = secrets.token_hex(16)
@@ -269,6 +272,7 @@ class Guardian:
             "stdin": stdin,
             "oom_score_adj": oom_score_adj,
             "sockets": [str(path) for path in sockets],
+            "container": {"id_file": container.id_file, "remove": list(container.remove)} if container else None,
         }
         try:
             child.pid = self.ask(request)["pid"]

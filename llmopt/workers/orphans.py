@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import stat
+import subprocess
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -50,6 +51,7 @@ def sweep(folder: Path) -> Json:
         if this_boot:
             removed += _end_orphans(record)
             strangers += _strangers(record)
+        _remove_container(record)
         tidy(record["sockets"], record["segments"])
         if record["cgroup"]:
             proc.Cgroup(Path(record["cgroup"])).remove()
@@ -68,6 +70,7 @@ def _read(file: Path) -> Json | None:
             and isinstance(record["guardian"][0], int)
             and all(isinstance(pid, int) and isinstance(start, str) for pid, start in record["members"])
             and all(isinstance(path, str) for name in ("sockets", "segments") for path in record[name])
+            and all(isinstance(word, str) for word in record.get("remove", ()))
             and isinstance(record["cgroup"], str | None)
         )
     except (OSError, ValueError, LookupError, TypeError):
@@ -101,6 +104,16 @@ def _end_orphans(record: Json) -> list[int]:
             break
         time.sleep(STEP_S)
     return sorted(ended)
+
+
+def _remove_container(record: Json) -> None:
+    """Run the command that takes its container away: that outlives us, and even a boot."""
+    command = record.get("remove")
+    if not command or record["user"] != os.getuid():
+        return
+    quiet = subprocess.DEVNULL
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, timeout=REAP_CAP_S, check=False)
 
 
 def _strangers(record: Json) -> list[Json]:

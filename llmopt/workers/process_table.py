@@ -28,6 +28,7 @@ __all__ = [
     "descendants",
     "die_with_parent",
     "identity",
+    "in_container",
     "own_cgroup",
     "read_process",
     "read_table",
@@ -111,6 +112,16 @@ def descendants(table: dict[int, Process], roots: Iterable[int]) -> set[int]:
         if pid not in found:
             found.add(pid)
             waiting.extend(children.get(pid, ()))
+    return found
+
+
+def in_container(ident: str, pids: Iterable[int]) -> set[int]:
+    """Those of ``pids`` that lie in the container of this id: the names of their cgroups tell, to everybody."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            if ident in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace"):
+                found.add(pid)
     return found
 
 

@@ -44,6 +44,40 @@ class Ladder:
     callers: list[int] = field(default_factory=list)
 
 
+class Container:
+    """The container of an engine, if it has one: who lies in it, and how it is taken away."""
+
+    def __init__(self, request: Json) -> None:
+        told = request.get("container") or {"id_file": "", "remove": []}
+        self.remove: list[str] = told["remove"]
+        self.remover = 0
+        self._id_file: str = told["id_file"]
+        self._env: dict[str, str] = request["env"]
+        self._ident = ""
+
+    def pids(self, table: dict[int, proc.Process]) -> set[int]:
+        """Its processes; none before its tool has written its id."""
+        if self._id_file and not self._ident:
+            with contextlib.suppress(OSError):
+                self._ident = Path(self._id_file).read_text(encoding="ascii").strip()
+        return proc.in_container(self._ident, table) if self._ident else set()
+
+    def start_removal(self, tag: str) -> bool:
+        """Start the command that removes it, once; whether that was now. It carries ``tag``, so that it is awaited."""
+        if not self.remove or self.remover:
+            return False
+        quiet = subprocess.DEVNULL  # that it is gone already is no news
+        env = {**self._env, proc.TAG_VARIABLE: tag}
+        with contextlib.suppress(OSError):
+            popen = subprocess.Popen(
+                self.remove, env=env, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+            )
+            popen.returncode = 0  # reaped by the loop, as every child
+            self.remover = popen.pid
+        self.remover = self.remover or -1
+        return True
+
+
 class Ward:
     """One engine under guard: its process tree, its log, its record on disk and, when it must go, its ladder."""
 
@@ -55,6 +89,7 @@ class Ward:
         self.members: dict[int, str] = {}
         self.segments: set[str] = set()
         self.sockets: list[str] = request.get("sockets", [])
+        self.container = Container(request)
         self.surveyed_s = 0.0
         self.began_s = time.monotonic()
         self._file = folder / f"{self.tag}.json"
@@ -121,6 +156,7 @@ class Ward:
         if self.status is None:
             seeds.add(self.main)
         seeds |= self.leaf.pids() if self.leaf else set()
+        seeds |= self.container.pids(table)
         me = os.getpid()
         below = proc.descendants(table, [me]) - {me}
         near = below if proc.LINUX else set(table)  # elsewhere orphans do not come to us
@@ -151,6 +187,7 @@ class Ward:
             "members": sorted(self.members.items()),
             "segments": sorted(self.segments),
             "sockets": self.sockets,
+            "remove": self.container.remove,
             "cgroup": str(self.leaf.folder) if self.leaf else None,
             "log": self._log_path,
         }
@@ -190,6 +227,8 @@ class Ward:
         now = time.monotonic()
         living = self.survey(table, alone=alone)
         if not living and self.status is not None:
+            if self.container.start_removal(self.tag):
+                return None  # the command is one of the family until it has ended
             return self._report(ladder, now, ())
         if ladder.step == "main" and (self.status is not None or now >= ladder.deadline_s):
             hurried = now >= ladder.deadline_s
@@ -203,17 +242,18 @@ class Ward:
             if self.leaf:
                 self.leaf.kill()
             self._signal_tree(table, signal.SIGKILL)
+            self.container.start_removal(self.tag)  # its processes may be another user's, beyond our signals
             if now >= ladder.deadline_s:
                 return self._report(ladder, now, tuple(living))
         return None
 
     def _outlived(self, table: dict[int, proc.Process]) -> bool:
-        return any(not table[pid].zombie for pid in self.members if pid in table)
+        return any(not table[pid].zombie for pid in self.members if pid in table and pid != self.container.remover)
 
     def _signal_tree(self, table: dict[int, proc.Process], number: int) -> None:
         for pid, start in self.members.items():
             row = table.get(pid)
-            if row and row.start == start and not row.zombie:
+            if row and row.start == start and not row.zombie and pid != self.container.remover:
                 proc.send_signal(row, number)
 
     def _report(self, ladder: Ladder, now: float, survivors: tuple[int, ...]) -> Json:

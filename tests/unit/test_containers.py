@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import shlex
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import pytest
 
 from llmopt.engines.base import Engine, RunFolder
 from llmopt.engines.containers import TOOLS, Contained, ContainerImage
-from llmopt.engines.readiness import CONTAINER_TOOLS
+from llmopt.engines.probing import worker
 from llmopt.engines.registry import get_engine
 from llmopt.hardware.probe import probe
 from llmopt.models.catalogue import built_in_models
+from llmopt.models.draft import with_draft
 from llmopt.records import Endpoint, Load, Task
 from llmopt.runtime.environment import TELEMETRY_OFF
 
@@ -51,7 +52,10 @@ def test_the_plan_runs_the_image_and_is_reached_on_loopback_only(name, tool):
     assert isinstance(engine, Engine)
     plan = plan_of(engine)
     assert plan.argv[:3] == (tool, "run", "--rm")
-    assert PurePath(plan.argv[0]).name in CONTAINER_TOOLS  # readiness asks for no listener in our own tree
+    run = plan.container  # what the guardian knows its processes by, and how it takes it away
+    assert after(plan.argv, "--cidfile") == [run.id_file] == ["/runs/vllm-0a1b/container.id"]
+    patience = ("--time", "0") if tool == "podman" else ()
+    assert run.remove == (tool, "rm", "--force", *patience, *after(plan.argv, "--name"))
     assert after(plan.argv, "--publish") == ["127.0.0.1:40123:40123"]
     assert (plan.endpoint.host, plan.endpoint.port, plan.endpoint.socket_path) == ("127.0.0.1", 40123, None)
     image = plan.argv.index("registry.test/engine:v9.1")
@@ -70,11 +74,26 @@ def test_model_and_scripts_are_mounted_read_only_where_the_plan_names_them(name)
     assert all(mount.endswith(":ro") for mount in mounts)
     folder = "/data/models" if name == "llamacpp" else "/data/models/qwen"
     assert f"{folder}:{folder}:ro" in mounts
+    scripts = str(worker(""))
+    assert (f"{scripts}:{scripts}:ro" in mounts) == any(part.startswith(scripts) for part in plan.argv[-40:])
     hub = replace(MODELS[name], format="hub", path="org/name")
     if contained(name).supports(hub) is None:
         engine = contained(name)
         of_hub = engine.plan(hub, engine.preset(hub, probe(), TASK, None), RUN)
         assert not [mount for mount in after(of_hub.argv, "--volume") if "org" in mount]
+
+
+def test_what_links_in_the_folder_lead_to_is_mounted_too(tmp_path):
+    blobs, snapshot, draft = (tmp_path / name for name in ("blobs", "snapshots", "draft"))
+    for folder in (blobs, snapshot, draft):
+        folder.mkdir()
+    (blobs / "0a1b").write_text("weights")
+    (snapshot / "model.safetensors").symlink_to("../blobs/0a1b")
+    small = replace(MODELS["vllm"], path=str(draft))
+    model = with_draft(replace(MODELS["vllm"], path=str(snapshot)), small)
+    engine = contained("vllm")
+    plan = engine.plan(model, engine.preset(model, probe(), TASK, None), RUN)
+    assert {f"{folder}:{folder}:ro" for folder in (blobs, snapshot, draft)} <= set(after(plan.argv, "--volume"))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -84,7 +103,7 @@ def test_the_key_is_in_no_argument_and_the_printed_command_needs_none(name):
     if plan.stdin is not None:
         assert KEY in plan.stdin
         assert "--interactive" in plan.argv
-    for own in ("--interactive", "--name", "--label", "--api-key-file", "--api-key"):
+    for own in ("--interactive", "--name", "--label", "--cidfile", "--api-key-file", "--api-key"):
         assert own not in plan.command
     assert shlex.split(shlex.join(plan.command)) == list(plan.command)
 
