@@ -5,28 +5,32 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from http import HTTPStatus
+from typing import Any, TypeAlias
 
 from llmopt.engines.base import Forgetting
 from llmopt.measure.engine_metrics import EngineWatch
 from llmopt.records import Endpoint
 from llmopt.runtime.http import HttpError, request
 
-__all__ = ["NOTHING", "forgotten", "idle"]
+__all__ = ["NOTHING", "Calls", "forgotten", "idle"]
 
+Calls: TypeAlias = Sequence[tuple[str, Mapping[str, Any]]]
+"""Paths and bodies to post."""
 NOTHING = Forgetting()
 """What an engine needs that keeps nothing between requests."""
 AT_WORK = ("running", "waiting")
 PATIENCE_S, PAUSE_S = 5.0, 0.1
 """A server that has just sent its last token may still be tidying up, and refuses until it is idle."""
+NOT_KNOWN = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 
 
-async def forgotten(endpoint: Endpoint, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> bool:
+async def forgotten(endpoint: Endpoint, calls: Calls) -> bool:
     """Post ``calls`` in order; False where one of them is not done in time, or not known: then only a restart helps."""
     ends_s = time.monotonic() + PATIENCE_S
     for path, body in calls:
-        while not await _done(endpoint, path, body, ends_s=ends_s):
-            if time.monotonic() > ends_s:
+        while (status := await _posted(endpoint, path, body, ends_s=ends_s)) != HTTPStatus.OK:
+            if status in NOT_KNOWN or time.monotonic() > ends_s:
                 return False
             await asyncio.sleep(PAUSE_S)
     return True
@@ -51,10 +55,10 @@ async def idle(endpoint: Endpoint, names: Mapping[str, str]) -> bool:
     return False
 
 
-async def _done(endpoint: Endpoint, path: str, body: Mapping[str, Any], *, ends_s: float) -> bool:
+async def _posted(endpoint: Endpoint, path: str, body: Mapping[str, Any], *, ends_s: float) -> int | None:
+    """The status of the answer, None where there was none."""
     left_s = max(ends_s - time.monotonic(), PAUSE_S)
     try:
-        response = await request(endpoint, "POST", path, body=body, timeout_s=left_s)
+        return (await request(endpoint, "POST", path, body=body, timeout_s=left_s)).status
     except HttpError:
-        return False
-    return response.status == 200  # noqa: PLR2004 - OK
+        return None

@@ -38,7 +38,7 @@ from llmopt.records import (
     Sample,
 )
 from llmopt.search.asked import Asked, Failed, Referee, TrialResult
-from llmopt.search.forgetting import NOTHING, forgotten, idle
+from llmopt.search.forgetting import NOTHING, Calls, forgotten, idle
 from llmopt.search.together import Kept, Together, various
 from llmopt.search.workload import Workload, request_for
 from llmopt.workload.repeats import repeats_for
@@ -161,6 +161,7 @@ class Bench:
         self._reusable = True
         self._cut_off = False
         self._apart: Mapping[str, Any] = {}
+        self._after_warm_up: Calls = ()
         self._watched: WatchedLaunch | None = None
 
     async def __aenter__(self) -> Self:
@@ -284,6 +285,7 @@ class Bench:
         self._reusable = forgetting is not None
         self._cut_off = False
         self._apart = forgetting.fields if forgetting is not None else {}
+        self._after_warm_up = forgetting.calls if forgetting is not None else ()
 
     def _forgetting(self, configuration: Configuration) -> Forgetting | None:
         """What the next pass needs to be apart from all others; None where only a restart does that."""
@@ -323,6 +325,8 @@ class Bench:
         warm = await warm_up(client, questions, Load(streams=streams), rule=rule, stop=stop)
         if warm.cut:
             await idle(hosted.engine.endpoint, self._host.metric_names)
+        # what it keeps of the warm-up slows the first pass alone: four slots by a tenth on llama.cpp
+        await forgotten(hosted.engine.endpoint, self._after_warm_up)
         return warm
 
     async def _measure(
