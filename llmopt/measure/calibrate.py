@@ -38,6 +38,14 @@ class NoiseFloor:
     """Requests of each launch; fewer of them vary more."""
     load: str = ""
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The 95 % interval of ``spread``: m · s² / σ² is χ² with m degrees of freedom (m pairs, known mean)."""
+        from scipy.stats import chi2  # noqa: PLC0415 - a third of a second, only where a floor is shown
+
+        low, high = (self.spread * math.sqrt(self.pairs / float(chi2.ppf(p, self.pairs))) for p in (0.975, 0.025))
+        return low, high
+
     def at(self, requests: int) -> NoiseFloor:
         """The floor of launches with ``requests`` requests: wider for fewer by the square root, never narrower.
 

@@ -18,6 +18,8 @@ from llmopt.runtime.http import HttpError, request
 __all__ = ["EngineWatch", "parse_metrics"]
 
 PERIOD_S = 1.0
+FIRST = 0.25
+"""The first reading under load comes after this share of a period, so that a short pass has one."""
 TIMEOUT_S = 5.0
 COUNTERS = frozenset({
     "prompt_tokens", "generation_tokens", "cached_tokens", "prefix_hits", "prefix_queries", "preemptions",
@@ -43,13 +45,20 @@ def parse_metrics(text: str, wanted: Container[str]) -> dict[str, float]:
 
 @dataclass(kw_only=True)
 class EngineWatch:
-    """Reads an engine's metrics once a second; ``async with`` around the load. Never raises for what it cannot read."""
+    """Reads an engine's metrics once a second; ``async with`` around the load. Never raises for what it cannot read.
+
+    Counters are read before and after the load. Gauges are only what was read meanwhile: an engine that waits for its
+    first request, or has answered its last, would halve the mean of a short pass.
+    """
 
     endpoint: Endpoint
     names: Mapping[str, str]
     path: str = "/metrics"
     period_s: float = PERIOD_S
     readings: list[dict[str, float]] = field(default_factory=list)
+    """All of them, in order."""
+    meanwhile: list[dict[str, float]] = field(default_factory=list)
+    """Those under load."""
     _task: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
@@ -66,7 +75,7 @@ class EngineWatch:
             await asyncio.wait({self._task})
         await self.read()
 
-    async def read(self) -> None:
+    async def read(self, *, meanwhile: bool = False) -> None:
         """One reading; an engine without metrics leaves none."""
         if not self.names:
             return
@@ -76,7 +85,10 @@ class EngineWatch:
             return
         if response.status == 200:  # noqa: PLR2004 - OK
             page = parse_metrics(response.body.decode("utf-8", "replace"), self._wanted)
-            self.readings.append({word: page[name] for word, name in self.names.items() if name in page})
+            found = {word: page[name] for word, name in self.names.items() if name in page}
+            self.readings.append(found)
+            if meanwhile:
+                self.meanwhile.append(found)
 
     def estimates(self) -> dict[str, Estimate]:
         """``engine_NAME`` (increase of a counter), ``engine_NAME_mean`` and ``engine_NAME_max`` (gauges)."""
@@ -85,15 +97,16 @@ class EngineWatch:
     def _estimates(self) -> Iterator[tuple[str, Estimate]]:
         words = {word for reading in self.readings for word in reading}
         for word in sorted(words):
-            values = [reading[word] for reading in self.readings if word in reading]
+            readings = self.readings if word in COUNTERS else self.meanwhile
+            values = [reading[word] for reading in readings if word in reading]
             n = len(values)
             if word in COUNTERS:
                 if n > 1:
                     yield f"engine_{word}", Estimate(value=values[-1] - values[0], unit="count", n=n, method="counter")
-                continue
-            mean = statistics.fmean(values)
-            yield f"engine_{word}_mean", Estimate(value=mean, unit="gauge", n=n, method=f"read every {self.period_s} s")
-            yield f"engine_{word}_max", Estimate(value=max(values), unit="gauge", n=n, method="largest reading")
+            elif values:
+                method = f"read every {self.period_s} s under load"
+                yield f"engine_{word}_mean", Estimate(value=statistics.fmean(values), unit="gauge", n=n, method=method)
+                yield f"engine_{word}_max", Estimate(value=max(values), unit="gauge", n=n, method="largest reading")
         yield from self._hit_share()
 
     def _hit_share(self) -> Iterator[tuple[str, Estimate]]:
@@ -106,6 +119,7 @@ class EngineWatch:
                 return
 
     async def _keep_reading(self) -> None:
+        await asyncio.sleep(FIRST * self.period_s)
         while True:
+            await self.read(meanwhile=True)
             await asyncio.sleep(self.period_s)
-            await self.read()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from llmopt.records import Estimate, Load, Measurement
 
@@ -27,6 +28,9 @@ class SweepPoint:
     estimates: Mapping[str, Estimate]
     saturated: bool
     """Requests came faster than they were answered; also the closed loop that shows the capacity."""
+    warnings: tuple[str, ...] = ()
+    """What its certificate warns of."""
+    certificate: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def answered_per_s(self) -> float:
@@ -41,9 +45,15 @@ class Sweep:
     points: tuple[SweepPoint, ...]
 
     @property
+    def fullest(self) -> SweepPoint:
+        """The load that drew out most answers; a saturated rate's own figure counts time spent waiting."""
+        bearable = [point for point in self.points if not (point.saturated and point.load.is_open)]
+        return max(bearable, key=lambda point: point.answered_per_s)
+
+    @property
     def capacity_per_s(self) -> float:
-        """The most answers per second that a load drew out; a saturated rate's own figure counts time spent waiting."""
-        return max(p.answered_per_s for p in self.points if not (p.saturated and p.load.is_open))
+        """The most answers per second that a load drew out."""
+        return self.fullest.answered_per_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,4 +136,10 @@ def shown(rate: float) -> float:
 
 async def _point(measure: Probe, load: Load) -> SweepPoint:
     found = await measure(load)
-    return SweepPoint(load=load, estimates=found.estimates, saturated=bool(found.certificate.get("saturated")))
+    return SweepPoint(
+        load=load,
+        estimates=found.estimates,
+        saturated=bool(found.certificate.get("saturated")),
+        warnings=found.warnings,
+        certificate=found.certificate,
+    )

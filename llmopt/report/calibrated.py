@@ -24,7 +24,9 @@ def calibration_text(result: Mapping[str, Any]) -> str:
         requests=noise["requests"],
         load=noise["load"],
     )
-    lines = ["", heading, "", t("measure.calibrated_spread", spread=percent(noise["spread"]))]
+    low, high = map(percent, noise["interval"])
+    spread = t("measure.calibrated_spread", spread=percent(noise["spread"]), low=low, high=high, pairs=noise["pairs"])
+    lines = ["", heading, "", spread]
     lines += [
         t("measure.calibrated_resolves", pairs=pairs, difference=percent(difference))
         for pairs, difference in result["resolves"].items()

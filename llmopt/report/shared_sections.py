@@ -11,6 +11,7 @@ from llmopt.report.answers import answers_blocks, levels_table
 from llmopt.report.charts import load_curve, memory_over_time, times_of_answers
 from llmopt.report.detail import Detail
 from llmopt.report.document import Block, Code, Section, Table, Text
+from llmopt.report.swept import sweep_notes
 
 __all__ = ["answers_sections", "course_sections", "provenance", "section", "use_section"]
 
@@ -26,7 +27,7 @@ def course_sections(detail: Detail, result: Mapping[str, Any]) -> list[Section]:
     sweep = (result.get("sweep") or {}).get("points") or ()
     return [
         *section("report.times", times_of_answers(detail)),
-        *section("report.load_section", load_curve(sweep)),
+        *section("report.load_section", load_curve(sweep), *(Text(text=note) for note in sweep_notes(sweep))),
         *section("report.memory", memory_over_time(detail)),
     ]
 

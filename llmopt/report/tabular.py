@@ -15,7 +15,7 @@ MARK = "\ufeff"
 
 
 def figures_csv(result: Mapping[str, Any]) -> str:
-    """Every figure of every side (of an optimisation also of every trial), under the names used in ``result.json``."""
+    """Every figure of every side, load of a sweep or trial of an optimisation, under its name in ``result.json``."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(COLUMNS)
@@ -29,6 +29,8 @@ def _sides(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
     if "sides" in result:
         for one in (*result["sides"], *(result.get("imported") or ())):
             yield one["label"], one["figures"]
+        for point in (result.get("sweep") or {}).get("points") or ():
+            yield f"sweep {point['flags']}", point["estimates"]
         return
     for name in ("baseline", "best"):
         for stage in ("search", "confirmed", "cost"):

@@ -84,7 +84,7 @@ def _result(
         "model": one["facts"]["name"],
         "hardware": measured["hardware"]["fingerprint"],
         "path": path,
-        "noise": asdict(floor),
+        "noise": {**asdict(floor), "interval": list(floor.bounds)},
         "launches": values,
         "pair_ratios": [a / b for a, b in zip(values[::2], values[1::2], strict=True)],
         "resolves": {str(pairs): floor.resolves(pairs) for pairs in (4, 8, 16)},

@@ -36,11 +36,13 @@ from llmopt.study.run import study_folder
 from llmopt.study.telling import cause
 from llmopt.workload.repeats import repeats_for
 
-__all__ = ["Contender", "LaunchRun", "Launched", "costs", "envelope", "recording", "short", "side"]
+__all__ = ["Contender", "LaunchRun", "Launched", "costs", "envelope", "over_launches", "recording", "short", "side"]
 
 """The units in which cost is given."""
 COUNTED = ("error_rate", "truncated_rate", "attainment")
 """Shares of requests, pooled over launches."""
+LARGEST = ("_max", "_max_ms")
+"""How figures end that are the largest seen: of several launches the largest of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,7 +274,7 @@ def side(
     ``confidence`` of the intervals over launches: that of the look after which measuring was stopped.
     """
     scores = [score for result in results for score in result.scores]
-    figures = {**_over_launches(results, confidence), **quality(items, scores)}
+    figures = {**over_launches(results, confidence), **quality(items, scores)}
     figures["truncated"] = status_share(scores, AnswerStatus.TRUNCATED)
     figures |= costs(figures, price_per_hour)
     warnings = [w for result in results if result.measurement for w in result.measurement.warnings]
@@ -291,8 +293,11 @@ def side(
     }
 
 
-def _over_launches(results: Sequence[TrialResult], confidence: float) -> dict[str, Estimate]:
-    """The mean over launches of every figure that all of them have; one launch keeps its own intervals."""
+def over_launches(results: Sequence[TrialResult], confidence: float) -> dict[str, Estimate]:
+    """The mean over launches of every figure that all of them have; one launch keeps its own intervals.
+
+    Shares of requests are pooled, and the largest value seen is the largest of all launches.
+    """
     measured = [result.measurement.estimates for result in results if result.measurement]
     if len(measured) == 1:
         return dict(measured[0])
@@ -302,6 +307,10 @@ def _over_launches(results: Sequence[TrialResult], confidence: float) -> dict[st
             continue
         if name in COUNTED:
             found[name] = _pooled([estimates[name] for estimates in measured])
+            continue
+        if name.endswith(LARGEST):
+            value, n = max(one[name].value for one in measured), sum(one[name].n for one in measured)
+            found[name] = Estimate(value=value, unit=first.unit, n=n, method="largest of all launches")
             continue
         interval = mean_interval([estimates[name].value for estimates in measured], confidence=confidence)
         low = None if interval.low is None else max(interval.low, 0.0)

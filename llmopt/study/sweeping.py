@@ -20,6 +20,7 @@ from llmopt.study.benchmark import KIND, BenchmarkRequest, claims_of, resolved
 from llmopt.study.events import Event, Listener, silent, tell_data
 from llmopt.study.launches import Contender, LaunchRun, envelope, recording, side
 from llmopt.study.optimize import study_name
+from llmopt.workload.repeats import around
 
 __all__ = ["ATTAINED", "SweepRequest", "benchmark_sweep"]
 
@@ -113,11 +114,14 @@ class _Probe:
         return (found.value("attainment") or 0.0) >= ATTAINED and not found.certificate.get("saturated")
 
     def _items(self, load: Load) -> Sequence[Item]:
-        """Enough requests for every stream, or for the seconds of a rate; items come again where there are too few."""
+        """Enough requests for every stream, or for the seconds of a rate; items come again where there are too few.
+
+        They come so that a prefix cache gains nothing by it: else a high rate would look faster than a low one.
+        """
         items = self._contender.prepared.confirm_items
         wanted = 2 * (load.streams or 1) if load.rate is None else math.ceil(load.rate * self.request.seconds)
         count = min(max(len(items), wanted, FEWEST), MOST_REQUESTS)
-        return tuple(itertools.islice(itertools.cycle(items), count))
+        return tuple(itertools.islice(around(items), count))
 
 
 async def _boundary(probe: _Probe, swept: Sweep) -> Boundary:
@@ -141,11 +145,14 @@ def _plain(swept: Sweep, boundary: Boundary | None) -> Mapping[str, Any]:
             "flags": point.load.flags,
             "saturated": point.saturated,
             "estimates": {name: asdict(estimate) for name, estimate in point.estimates.items()},
+            "warnings": list(point.warnings),
+            "certificate": dict(point.certificate),
         }
         for point in swept.points
     ]
     return {
         "points": points,
         "capacity_per_s": swept.capacity_per_s,
+        "capacity": asdict(swept.fullest.estimates["answers_per_minute"]),
         "slo_boundary": None if boundary is None else {**asdict(boundary), "attained": ATTAINED},
     }

@@ -12,10 +12,11 @@ from llmopt.errors import DataError, UsageError
 from llmopt.measure.stats.unpaired import ratio_of_groups
 from llmopt.measure.stats.verdicts import unpaired_speed_verdict
 from llmopt.paths import Workspace
-from llmopt.records import Estimate, Verdict, VerdictKind
+from llmopt.records import Estimate, Measurement, Outcome, Verdict, VerdictKind
+from llmopt.search.trial import TrialResult
 from llmopt.study.compare import gate, overall, step_down
 from llmopt.study.contenders import find_result, load_result, read_pairs, wanted
-from llmopt.study.launches import costs
+from llmopt.study.launches import costs, over_launches
 
 
 def judge(p):
@@ -148,3 +149,21 @@ def test_any_file_is_a_result_or_refused(tmp_path_factory, content):
     path.write_bytes(content)
     with pytest.raises(DataError):
         load_result(path)
+
+
+def test_the_largest_value_of_several_launches_is_the_largest_and_not_their_mean():
+    def launch(largest, mean):
+        estimates = {
+            "ttft_max_ms": Estimate(value=largest, unit="ms", n=10),
+            "engine_waiting_max": Estimate(value=largest / 100, unit="gauge", n=3),
+            "ttft_mean_ms": Estimate(value=mean, unit="ms", n=10),
+            "error_rate": Estimate(value=0.1, unit="share", n=10),
+        }
+        return TrialResult(outcome=Outcome.DONE, measurement=Measurement(estimates=estimates))
+
+    found = over_launches([launch(900.0, 50.0), launch(100.0, 52.0), launch(200.0, 54.0)], 0.95)
+    assert (found["ttft_max_ms"].value, found["ttft_max_ms"].n, found["ttft_max_ms"].low) == (900.0, 30, None)
+    assert found["engine_waiting_max"].value == 9.0
+    assert found["ttft_mean_ms"].value == pytest.approx(52.0)
+    assert found["ttft_mean_ms"].low < 52 < found["ttft_mean_ms"].high
+    assert found["error_rate"].n == 30

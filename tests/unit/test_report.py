@@ -194,6 +194,7 @@ def test_a_sweep_becomes_a_curve_of_latency_over_throughput():
     ]  # fmt: skip
     chart = load_curve(points)
     assert chart.panels[0].traces[0]["x"] == [50.0, 100.0, 200.0]
+    assert load_curve([*points, points[0]]).panels[0].traces[0]["x"] == [50.0, 100.0, 200.0, 50.0], "in rising load"
     assert chart.table.rows[2][0] == "4 streams (saturated)"
     assert load_curve([]) is None
 

@@ -4,7 +4,7 @@ import pytest
 
 from llmopt.cli.benchmark import _precision_line
 from llmopt.cli.report import summary_of
-from llmopt.messages import LANGUAGES, set_language
+from llmopt.messages import LANGUAGES, set_language, t
 from llmopt.objective import parse_constraint
 from llmopt.records import Estimate, Measurement
 from llmopt.report import words
@@ -79,15 +79,24 @@ def test_times_from_the_planned_start_are_shown_where_there_was_a_plan():
 
 def test_a_sweep_shows_every_load_with_its_slo_and_where_it_saturates():
     def point(rate, *, saturated):
-        figures = {"answers_per_minute": estimate(600.0), "ttft_p50_ms": estimate(7.25), "attainment": estimate(0.9)}
+        figures = {
+            "answers_per_minute": estimate(600.0, n=41, low=540.0, high=660.0),
+            "ttft_p50_ms": estimate(7.25, low=7.125, high=7.5),
+            "attainment": estimate(0.9, low=0.8, high=0.95),
+        }
+        warnings = ["measure.warn_co_load", *(["measure.warn_saturated"] if saturated else [])]
         load = {"rate": rate}
-        return {"flags": f"--rate {rate}", "load": load, "estimates": figures, "saturated": saturated}
+        flags = f"--rate {rate} --arrival poisson"
+        return {"flags": flags, "load": load, "estimates": figures, "saturated": saturated, "warnings": warnings}
 
     swept = {"points": [point(2.0, saturated=False), point(9.0, saturated=True)], "capacity_per_s": 10.0}
+    swept["capacity"] = estimate(600.0, n=41, low=540.0, high=660.0)
     swept["slo_boundary"] = {"attained": 0.95, "met": 2.0, "failed": 9.0}
     for text in (sweep_text({"sweep": swept}), summary_of({"kind": "benchmark", "sweep": swept})):
-        for shown in ("--rate 9.0", "7.25 ms", "90%", "95%", words.figure_name("attainment")):
-            assert shown in text
+        for shown in ("--rate 9.0", "7.25 ms", "90%", "95%", "9–11", "7.12–7.5", "80–95", "41", "n=41"):
+            assert shown in text, shown
+        assert " ".join(text.split()).count(t("measure.warn_co_load")[:20]) == 1
+        assert t("measure.warn_saturated")[:12] not in text, "a column says it"
     assert "–" in sweep_text({"sweep": {**swept, "slo_boundary": None}})
 
 

@@ -19,6 +19,16 @@ def test_the_floor_is_that_of_the_launches_and_not_of_a_slow_drift():
         noise_from(values[:3], objective="x", requests=16)
 
 
+def test_the_interval_of_a_floor_covers_the_true_spread():
+    rng = random.Random(4)
+    covered = 0
+    for _ in range(400):
+        values = [100 * math.exp(rng.gauss(0, 0.04)) for _ in range(12)]
+        low, high = noise_from(values, objective="a", requests=16).bounds
+        covered += low <= 0.04 * math.sqrt(2) <= high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
 def test_more_pairs_resolve_smaller_differences():
     resolved = [FLOOR.resolves(pairs) for pairs in (1, 2, 4, 8, 30)]
     assert resolved == sorted(resolved, reverse=True)

@@ -35,22 +35,33 @@ def page(wire, **values):
 
 
 async def test_counters_become_increases_and_gauges_mean_and_peak(server, wire):
-    server.scripts = [page(wire, running=1, hits=10, queries=100), page(wire, running=5, hits=60, queries=200)]
+    """Counters from before to after; gauges of the time under load alone: before and after it an engine is idle."""
+    running = (-1, 5, 3, -1)
+    pages = [page(wire, running=n, hits=10 + 20 * k, queries=100 * k) for k, n in enumerate(running)]
+    server.scripts = pages
     async with EngineWatch(endpoint=server.endpoint, names=NAMES, period_s=60.0) as watch:
-        await watch.read()
+        await watch.read(meanwhile=True)
+        await watch.read(meanwhile=True)
     found = watch.estimates()
-    assert found["engine_prefix_hits"].value == 50
-    assert found["engine_prefix_hit_share"].value == pytest.approx(0.5)
-    assert found["engine_running_max"].value == 6
-    assert found["engine_running_mean"].value == pytest.approx((2 + 6 + 6) / 3)
+    assert found["engine_prefix_hits"].value == 60
+    assert found["engine_prefix_hit_share"].value == pytest.approx(0.2)
+    assert (found["engine_running_max"].value, found["engine_running_max"].n) == (6, 2)
+    assert found["engine_running_mean"].value == pytest.approx((6 + 4) / 2)
     assert "engine_kv_usage_max" not in found
+
+
+async def test_a_pass_too_short_to_be_looked_at_has_no_gauges(server, wire):
+    server.scripts = [page(wire, running=0, hits=1, queries=1)]
+    async with EngineWatch(endpoint=server.endpoint, names=NAMES, period_s=60.0) as watch:
+        pass
+    assert "engine_running_mean" not in watch.estimates()
 
 
 async def test_readings_go_on_by_themselves(server, wire):
     server.scripts = [page(wire, running=1, hits=1, queries=1)]
     async with EngineWatch(endpoint=server.endpoint, names=NAMES, period_s=0.01) as watch:
         async with asyncio.timeout(20):
-            while len(watch.readings) < 4:  # noqa: ASYNC110 - readings come by a timer
+            while len(watch.meanwhile) < 4:  # noqa: ASYNC110 - readings come by a timer
                 await asyncio.sleep(0.01)
     assert watch.estimates()["engine_running_mean"].value == 2
 

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -57,6 +58,18 @@ async def test_a_sweep_goes_from_one_stream_to_the_capacity():
         "poisson",
         "closed",
     ]
+
+
+async def test_every_load_keeps_its_certificate_and_the_capacity_its_interval():
+    async def measure(load):
+        found = await Server().figures(load)
+        return replace(found, warnings=("measure.warn_co_load",), certificate={**found.certificate, "n": 200})
+
+    found = await sweep(measure, streams=16, levels=2)
+    assert {(point.warnings, point.certificate["n"]) for point in found.points} == {(("measure.warn_co_load",), 200)}
+    capacity = found.fullest.estimates["answers_per_minute"]
+    assert capacity.value / 60 == found.capacity_per_s
+    assert capacity.low <= capacity.value <= capacity.high
 
 
 async def test_a_sweep_judges_an_slo_at_every_load():
