@@ -24,11 +24,15 @@ def explanation(found: Mapping[str, Any], *, width: int = WIDTH) -> str:
     console.print(
         t("explain.title", study=found["study"], measured=found["measured"], trials=found["trials"], best=found["best"])
     )
+    enough = found["measured"] >= found["needed"]
+    if not enough:
+        console.print()
+        console.print(t("explain.too_few", measured=found["measured"], needed=found["needed"]))
     for answer in found.get("why_not", ()):
         console.print()
         for line in _why_not(answer):
             console.print(line)
-    for objective in found["objectives"]:
+    for objective in found["objectives"] if enough else ():
         console.print()
         console.print(_importance(objective))
         console.print()
@@ -104,6 +108,8 @@ def _why_not(answer: Mapping[str, Any]) -> list[str]:
         shown = {"trial": answer["trial"], "there": _figure(answer["there"]), "here": _figure(answer["here"])}
         lines.append("  " + t(f"explain.why_{'raced' if answer['outcome'] == 'raced_out' else 'measured'}", **shown))
         lines += ["  " + t("explain.why_limits", limits=", ".join(found))] if (found := answer["limits_broken"]) else []
+    elif kind == "untried":
+        lines.append("  " + t("explain.why_untried"))
     elif effect is not None:
         value, low, high = (_amount(effect[end], relative=effect["relative"]) for end in ("value", "low", "high"))
         lines.append("  " + t("explain.why_estimated", effect=value, low=low, high=high))

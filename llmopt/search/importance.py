@@ -1,7 +1,8 @@
 """Why: how much each setting matters, what it does with everything else fixed, and why not another value.
 
-All answers come from the Gaussian process over the trials that ran, with 95 % intervals from its joint distribution; a
-configuration that ran is answered with its own record.
+All answers come from the Gaussian process over the trials that ran (raced-out ones with the doubt of their few
+answers), with 95 % intervals from its joint distribution; a configuration that ran is answered with its own record.
+Over a handful of trials a process only repeats what it believed before: then nothing but records and rules is told.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["Effect", "Explainer", "Importance", "WhyNot"]
+__all__ = ["ENOUGH", "Effect", "Explainer", "Importance", "WhyNot"]
 
 _BASES = 24
 """Random surroundings over which a setting's main effect is averaged."""
 
 _DRAWS = 200
-_ENOUGH = 5
-"""Fewer measured trials explain nothing."""
+ENOUGH = 5
+"""With fewer measured trials nothing is said of what was not tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +74,11 @@ class WhyNot:
     """The answer to *why not these settings?*
 
     ``illegal``: ``problem`` names the rule they break. ``failed`` and ``measured``: a trial of exactly them exists.
-    ``estimated``: nobody tried; effect and the probabilities to run and to meet all limits are believed.
+    ``estimated``: nobody tried; effect and the probabilities to run and to meet all limits are believed. ``untried``:
+    nobody did, and too few trials were measured to believe anything.
     """
 
-    kind: Literal["illegal", "failed", "measured", "estimated"]
+    kind: Literal["illegal", "failed", "measured", "estimated", "untried"]
     configuration: Configuration
     problem: Problem | None = None
     result: Result | None = None
@@ -86,7 +88,7 @@ class WhyNot:
 
 
 class Explainer:
-    """Answers about one study; raises UsageError where too few trials were measured to say anything."""
+    """Answers about one study; without ``ENOUGH`` measured trials importance and effects are empty."""
 
     def __init__(
         self,
@@ -98,9 +100,7 @@ class Explainer:
         priors: Sequence[Prior] = (),
         seed: int = 0,
     ) -> None:
-        measured = sum(result.objectives is not None for _, result in trials)
-        if measured < _ENOUGH:
-            raise UsageError("search.too_few_to_explain", measured=measured, needed=_ENOUGH)
+        self._enough = sum(result.objectives is not None for _, result in trials) >= ENOUGH
         self._space = space
         self._objectives = tuple(objectives)
         self._trials = list(trials)
@@ -114,6 +114,8 @@ class Explainer:
     @one_thread()
     def importance(self, objective: int = 0) -> tuple[Importance, ...]:
         """Every setting's share, the most important first; shares need not add up to one (settings interact)."""
+        if not self._enough:
+            return ()
         source = seeded(self._seed, "importance")
         bases = [base for _ in range(4 * _BASES) if (base := self._draw(source)) is not None][:_BASES]
         blocks: list[tuple[str, list[list[int]]]] = []
@@ -139,6 +141,8 @@ class Explainer:
     @one_thread()
     def effects(self, at: Configuration, objective: int = 0) -> tuple[Effect, ...]:
         """Each legal other value of each active setting of ``at``, one at a time."""
+        if not self._enough:
+            return ()
         assignment = self._space.assignment(at)
         found = []
         for name, present in assignment.items():
@@ -162,6 +166,8 @@ class Explainer:
             if configuration.key == other.key:
                 failed = result.outcome in (Outcome.INFEASIBLE, Outcome.FAILED)
                 return WhyNot(kind="failed" if failed else "measured", configuration=other, result=result)
+        if not self._enough:
+            return WhyNot(kind="untried", configuration=other)
         outlook = self._belief.outlook(Pool(configurations=[other], rows=self._encoder.rows([other])), self._trials)
         name, value = next(iter(changes.items()))
         return WhyNot(

@@ -31,7 +31,7 @@ from llmopt.records import (
     SettingValue,
     Task,
 )
-from llmopt.search.importance import Effect, Explainer, WhyNot
+from llmopt.search.importance import ENOUGH, Effect, Explainer, WhyNot
 from llmopt.search.proposer import Result
 from llmopt.search.recorded_space import space_from_plain
 from llmopt.search.space import Space, grid_values
@@ -60,7 +60,8 @@ class _Study:
 def explain(name: str, workspace: Workspace, *, why_not: Sequence[str] = ()) -> dict[str, Any]:
     """The explanation of the result ``name`` as plain data; each of ``why_not`` is a question, ``setting=value,…``.
 
-    Raises DataError for what is no result of an optimisation, UsageError for unknown settings or too few trials.
+    Of fewer than ``needed`` measured trials, importance and effects are empty. Raises DataError for what is no result
+    of an optimisation, UsageError for unknown settings.
     """
     path = find_result(name, workspace)
     if path is None:
@@ -72,6 +73,7 @@ def explain(name: str, workspace: Workspace, *, why_not: Sequence[str] = ()) -> 
         "study": study.result["study"],
         "trials": len(study.trials),
         "measured": sum(result.objectives is not None for _, result in study.trials),
+        "needed": ENOUGH,
         "best": study.result["best"]["trial"],
         "objectives": [
             {

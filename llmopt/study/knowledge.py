@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from llmopt.models.memory_fit import Correction
-from llmopt.objective import Constraint, Objective, objective_values
+from llmopt.objective import Constraint, Objective
 from llmopt.predict.machine import load_speed
 from llmopt.predict.study import Scene, StudyForecast
 from llmopt.records import Measurement, Outcome, Task
-from llmopt.search.proposer import Prior, Proposal, Result
+from llmopt.search.proposer import Prior, Proposal
 from llmopt.search.space import Space
 from llmopt.search.transfer import Circumstances, Earlier, History, first_trials
 from llmopt.store.database import Store
@@ -26,6 +26,7 @@ from llmopt.study.foresight import (
     tokens_per_byte,
 )
 from llmopt.study.prepare import Prepared
+from llmopt.study.recorder import result_of
 
 __all__ = ["Knowledge", "circumstances", "gather", "learnt_memory", "recorded_facts"]
 
@@ -130,7 +131,12 @@ def _earlier(
         if row.id == study_id or ran_on is None:
             continue
         rows = store.best_and_newest(row.id, limit=MOST_TRIALS)
-        trials = tuple((one.configuration, _judged(one, objectives, limits)) for one in rows)
+        # by this study's goal and limits, whatever its own were; a raced-out trial says too little
+        trials = tuple(
+            (one.configuration, result_of(one, objectives, limits))
+            for one in rows
+            if one.outcome is not Outcome.RACED_OUT
+        )
         found.append(Earlier(name=row.name, circumstances=ran_on, trials=trials))
     return found
 
@@ -142,13 +148,3 @@ def _circumstances_of(row: StudyRow) -> Circumstances | None:
         return None
     known = {field.name for field in fields(Circumstances)}
     return Circumstances(**{name: value for name, value in recorded.items() if name in known})
-
-
-def _judged(row: TrialRow, objectives: Sequence[Objective], limits: Sequence[Constraint]) -> Result:
-    """An earlier trial by this study's goal and limits; a raced-out one says too little."""
-    measured = row.measurement.steering() if row.measurement and row.outcome is Outcome.DONE else None
-    return Result(
-        outcome=row.outcome,
-        objectives=objective_values(measured, objectives) if measured else None,
-        violations=tuple(limit.check(measured).point_violation for limit in limits) if measured else None,
-    )

@@ -170,8 +170,10 @@ def told_of(row: TrialRow) -> Result:
     )
 
 
-def result_of(result: TrialResult, objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> Result:
-    """What a search needs to know of a trial: objective values and violations, in the study's order."""
+def result_of(
+    result: TrialResult | TrialRow, objectives: Sequence[Objective], constraints: Sequence[Constraint]
+) -> Result:
+    """What a search needs to know of a trial, judged by this goal and these limits, in their order."""
     measurement = result.measurement.steering() if result.measurement else None
     values = objective_values(measurement, objectives) if measurement else None
     violations = tuple(c.check(measurement).point_violation for c in constraints) if measurement else None

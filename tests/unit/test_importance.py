@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
 from llmopt.errors import UsageError
 from llmopt.objective import parse_objectives
 from llmopt.records import Outcome, Parameter
-from llmopt.search.importance import Explainer
+from llmopt.search.importance import ENOUGH, Explainer
 from llmopt.search.proposer import Result
 from llmopt.search.space import Space
 
@@ -120,9 +121,29 @@ def test_questions_that_cannot_be_answered_are_usage_errors(explainer):
     with pytest.raises(UsageError) as caught:
         explainer.why_not(at, {"thread": 8})
     assert caught.value.key == "search.unknown_setting"
-    with pytest.raises(UsageError) as caught:
-        Explainer(make_space(), SPEED, recorded()[:3])
-    assert caught.value.next_step
+
+
+def test_of_few_trials_nothing_but_records_and_rules_is_told():
+    space, few = make_space(), recorded()[: ENOUGH - 1]
+    explainer = Explainer(space, SPEED, few)
+    at, tried = few[0][0], few[1]
+    assert explainer.importance() == explainer.effects(at) == ()
+    assert explainer.why_not(at, {"threads": 8, "slots": 8}).kind == "illegal"
+    measured = explainer.why_not(at, space.assignment(tried[0]))
+    assert (measured.kind, measured.result) == ("measured", tried[1])
+    assert explainer.why_not(at, {"threads": 1, "slots": 4}).kind == "untried"
+    assert Explainer(space, SPEED, recorded()[:ENOUGH]).importance()
+
+
+def test_a_raced_out_trial_counts_with_the_doubt_of_its_few_answers():
+    space, (*known, last) = make_space(), recorded()[:ENOUGH]
+    configuration, full = last
+    half = replace(full, outcome=Outcome.RACED_OUT, fidelity=0.1)
+    at = known[0][0]
+    sure, unsure = (Explainer(space, SPEED, [*known, (configuration, result)]).effects(at) for result in (full, half))
+    assert sure
+    assert [one.setting for one in sure] == [one.setting for one in unsure]
+    assert sure != unsure
 
 
 def test_shares_are_explained_as_differences():
