@@ -5,6 +5,7 @@ A certificate goes with every result. It never changes a figure: it says which w
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,8 @@ LATE_SHARE = 0.01
 CPU_SHARE = 0.8
 CO_LOAD_SHARE = 0.10
 DRIFT = 0.05
+UNLIKE = 0.999
+"""One-sided: the cut was chosen as the best of several, so chance has several tries."""
 ERROR_SHARE = 0.05
 
 
@@ -135,13 +138,17 @@ def steady_window(run: LoadRun) -> tuple[Window, bool | None]:
 
     The cut is MSER-5 over tokens per second (Hoad, Robinson and Davies, 2010: the best automatic rule); a cut of more
     than half means that no steady part was seen, and then nothing is cut. Nor is it where most requests had been
-    planned before the cut: what is left would speak about too few of them.
+    planned before the cut: what is left would speak about too few of them. The rule finds a best cut in any series: it
+    counts only where what it cuts is unlike the rest, else steady runs would lose half of what they measured by chance.
     """
     whole = Window(start_s=run.window_start_s, end_s=run.window_end_s)
     counts = _token_counts(run, whole)
     if sum(counts) < FEW_TOKENS:
         return whole, None
-    cut = mser(counts)
+    cut, means = mser(counts), _batch_means(counts)
+    edge = len(means) // 2 if cut is None else cut // BATCH
+    if not _unlike(means[:edge], means[edge:]):
+        return whole, True
     if cut is None:
         return whole, False
     start_s = whole.start_s + cut * whole.seconds / len(counts)
@@ -155,7 +162,7 @@ def mser(series: Sequence[float], *, batch: int = BATCH) -> int | None:
     Only cuts up to one half are candidates (few means at the end are alike by chance); the best one lying there
     means that the start-up had not ended.
     """
-    means = [statistics.fmean(series[k : k + batch]) for k in range(0, len(series) - batch + 1, batch)]
+    means = _batch_means(series, batch)
     half = len(means) // 2
     if half < 2:  # noqa: PLR2004 - nothing left to compare
         return 0
@@ -168,9 +175,22 @@ def mser(series: Sequence[float], *, batch: int = BATCH) -> int | None:
     return best * batch if best < half else None
 
 
+def _batch_means(series: Sequence[float], batch: int = BATCH) -> list[float]:
+    return [statistics.fmean(series[k : k + batch]) for k in range(0, len(series) - batch + 1, batch)]
+
+
+def _unlike(start: Sequence[float], rest: Sequence[float]) -> bool:
+    """Whether the means of a start-up lie further from those of the rest than chance puts them."""
+    if not start or len(rest) < 3:  # noqa: PLR2004 - two say little about their spread
+        return False
+    error = statistics.stdev(rest) * math.sqrt(1 / len(start) + 1 / len(rest))
+    distance = abs(statistics.fmean(start) - statistics.fmean(rest))
+    return distance > t_quantile(UNLIKE, len(rest) - 1) * error
+
+
 def drift(counts: Sequence[float], *, confidence: float = 0.99) -> float | None:
     """Relative change over a series by its straight line; 0 where its interval includes none, None if too short."""
-    means = [statistics.fmean(counts[k : k + BATCH]) for k in range(0, len(counts) - BATCH + 1, BATCH)]
+    means = _batch_means(counts)
     n = len(means)
     centre = statistics.fmean(means) if means else 0.0
     if n < 4 or centre <= 0:  # noqa: PLR2004 - a line needs more points than it has parameters

@@ -11,7 +11,6 @@ from typing import Any
 
 from llmopt.config.settings import SettingsView
 from llmopt.errors import UsageError
-from llmopt.measure.saturation import FEWEST
 from llmopt.measure.sweep import Boundary, Sweep, highest_load, shown, sweep
 from llmopt.paths import Workspace
 from llmopt.records import Item, Load, Measurement
@@ -26,7 +25,9 @@ __all__ = ["ATTAINED", "SweepRequest", "benchmark_sweep"]
 
 SECONDS = 20.0
 """How long arrivals of one rate go on: long enough for a growing queue to show."""
-MOST_REQUESTS = 5_000
+ANSWERS = 4
+"""How long at least, in answers one after the other: a shorter pass is over before its load is there."""
+LEAST_REQUESTS, MOST_REQUESTS = 40, 5_000
 ATTAINED = 0.95
 """The share of requests that must meet the SLO for a rate to be borne."""
 TOLERANCE = 0.1
@@ -97,6 +98,7 @@ class _Probe:
         self._bench = bench
         self._contender = contender
         self._say = listener
+        self._answer_s = 0.0
 
     async def __call__(self, load: Load) -> Measurement:
         asked = self._items(load)
@@ -105,7 +107,9 @@ class _Probe:
         position = len(self.results)
         result = await self._run.one_pass(self._bench, self._contender, position, asked, load=load)
         self.results.append(result)
-        return result.measurement or Measurement(estimates={})
+        found = result.measurement or Measurement(estimates={})
+        self._answer_s = self._answer_s or (found.value("e2e_p50_ms") or 0.0) / 1e3  # alone, in the first pass
+        return found
 
     async def attains(self, rate: float) -> bool:
         """Whether a Poisson rate is borne: enough requests meet the SLO, and the queue does not keep growing."""
@@ -119,8 +123,9 @@ class _Probe:
         They come so that a prefix cache gains nothing by it: else a high rate would look faster than a low one.
         """
         items = self._contender.prepared.confirm_items
-        wanted = 2 * (load.streams or 1) if load.rate is None else math.ceil(load.rate * self.request.seconds)
-        count = min(max(len(items), wanted, FEWEST), MOST_REQUESTS)
+        seconds = max(self.request.seconds, ANSWERS * self._answer_s)
+        wanted = ANSWERS * (load.streams or 1) if load.rate is None else math.ceil(load.rate * seconds)
+        count = min(max(len(items), wanted, LEAST_REQUESTS), MOST_REQUESTS)
         return tuple(itertools.islice(around(items), count))
 
 

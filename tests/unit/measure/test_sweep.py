@@ -89,6 +89,25 @@ async def test_an_overload_is_saturation_and_a_bearable_load_is_not():
     assert saturating(few) is None
 
 
+async def test_a_bearable_load_is_rarely_called_saturated_and_an_overload_mostly_is():
+    """Neighbouring requests meet the same queue: as independent ones they called every third load of 80 % saturated."""
+    found = {}
+    for rate in (24.0, 32.0, 52.0):
+        server, loads = Server(), [Load(streams=None, rate=rate, arrival="poisson", seed=k) for k in range(40)]
+        runs = [await server.measure(load, count=150) for load in loads]
+        found[rate] = sum(bool(saturating(run)) for run in runs)
+    assert found[24.0] <= 2
+    assert found[32.0] <= 6
+    assert found[52.0] >= 34
+
+
+async def test_neither_a_ramp_nor_the_filling_of_an_idle_endpoint_is_saturation():
+    ramp = Load(streams=None, rate=24.0, arrival="poisson", ramp_from=2.0, ramp_s=10.0)
+    assert not saturating(await Server().measure(ramp, count=400))
+    filling = Load(streams=None, rate=10.0, arrival="constant")  # fifty at once from the fifth second on
+    assert not saturating(await Server(slots=100, took=5.0).measure(filling, count=100))
+
+
 @settings(max_examples=40)
 @given(st.floats(0.05, 1000), st.floats(0.5, 4))
 def test_the_boundary_is_found_to_tolerance(truth, start):
