@@ -26,6 +26,7 @@ __all__ = [
     "Engine",
     "Forgetful",
     "Forgetting",
+    "InTurn",
     "Rehearsed",
     "RunFolder",
 ]
@@ -127,6 +128,15 @@ class Forgetful(Protocol):
 
     def forget(self, settings: Settings, turn: int) -> Forgetting | None:
         """What keeps pass number ``turn`` apart from all others; None where only a restart does."""
+        ...
+
+
+@runtime_checkable
+class InTurn(Protocol):
+    """An engine that does not say what it works at, but answers one request after another under some settings."""
+
+    def in_turn(self, settings: Settings) -> bool:
+        """Whether an answer shows that all earlier requests have ended."""
         ...
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from llmopt.engines.base import Engine, Forgetful, Forgetting, RunFolder
+from llmopt.engines.base import Engine, Forgetful, Forgetting, InTurn, RunFolder
 from llmopt.engines.probing import ask, worker
 from llmopt.models.draft import draft_of
 from llmopt.records import (
@@ -133,6 +133,10 @@ class Contained:
     def forget(self, settings: Settings, turn: int) -> Forgetting | None:
         """As the engine itself."""
         return self._engine.forget(settings, turn) if isinstance(self._engine, Forgetful) else None
+
+    def in_turn(self, settings: Settings) -> bool:
+        """As the engine itself."""
+        return isinstance(self._engine, InTurn) and self._engine.in_turn(settings)
 
 
 def contained_plan(

@@ -157,6 +157,10 @@ class Transformers:
         """Continuous batching shares the blocks of equal prefixes, and keeps the sampling of its first request."""
         return bool(settings.get("continuous_batching"))
 
+    def in_turn(self, settings: Settings) -> bool:
+        """Without continuous batching: one thread takes the requests in the order in which they came."""
+        return not settings.get("continuous_batching")
+
     def _found(self) -> Found | None:
         return locate_package(self.name, command="transformers", distributions=("transformers",))
 

@@ -22,6 +22,8 @@ NOTHING = Forgetting()
 AT_WORK = ("running", "waiting")
 PATIENCE_S, PAUSE_S = 5.0, 0.1
 """A server that has just sent its last token may still be tidying up, and refuses until it is idle."""
+TURN_S = 30.0
+"""Until one's turn comes: a long prompt that is being read is read to its end. A restart takes as long."""
 NOT_KNOWN = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 
 
@@ -36,12 +38,16 @@ async def forgotten(endpoint: Endpoint, calls: Calls) -> bool:
     return True
 
 
-async def idle(endpoint: Endpoint, names: Mapping[str, str]) -> bool:
+async def idle(endpoint: Endpoint, names: Mapping[str, str], *, in_turn: bool = False) -> bool:
     """Wait until the engine works on nothing and nothing waits; False where it does not say so in time, or never does.
 
     An engine goes on for a while with requests whose client is gone: it looks after each step, or once a second.
-    ``names`` as in ``Engine.metric_names``.
+    ``names`` as in ``Engine.metric_names``. An engine that answers ``in_turn`` says it with one short answer.
     """
+    if in_turn and AT_WORK[0] not in names:
+        short = {"model": endpoint.model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1}
+        ends_s = time.monotonic() + TURN_S
+        return await _posted(endpoint, f"{endpoint.base_path}/chat/completions", short, ends_s=ends_s) == HTTPStatus.OK
     watch = EngineWatch(endpoint=endpoint, names={word: names[word] for word in AT_WORK if word in names})
     ends_s = time.monotonic() + PATIENCE_S
     while AT_WORK[0] in names:

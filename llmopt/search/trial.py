@@ -140,6 +140,10 @@ class EngineHost(Protocol):
         """What keeps pass number ``turn`` apart from all others on a running engine; None where a restart must."""
         ...
 
+    def in_turn(self, configuration: Configuration) -> bool:
+        """Whether an answer shows that all earlier requests have ended."""
+        ...
+
     @property
     def metric_names(self) -> Mapping[str, str]:
         """Our words for queue, cache and counters → the engine's own; empty where it tells nothing."""
@@ -296,7 +300,7 @@ class Bench:
         """Whether the running engine can take this trial too: same launch settings, idle, and nothing remembered."""
         if self._hosted is None or self._launch_key != configuration.launch_key:
             return False
-        if self._cut_off and not await idle(self._hosted.engine.endpoint, self._host.metric_names):
+        if self._cut_off and not await self._idle(self._hosted, configuration):
             return False
         self._cut_off = False
         forgetting = self._forgetting(configuration)
@@ -304,6 +308,11 @@ class Bench:
             return False
         self._apart = forgetting.fields
         return True
+
+    async def _idle(self, hosted: Hosted, configuration: Configuration) -> bool:
+        """Wait until the engine is done with requests that were cut off; False where that cannot be known."""
+        endpoint = hosted.engine.endpoint
+        return await idle(endpoint, self._host.metric_names, in_turn=self._host.in_turn(configuration))
 
     def _extra(self, configuration: Configuration) -> Mapping[str, Any]:
         return {**self._host.request_extra(configuration), **self._apart}
@@ -324,7 +333,7 @@ class Bench:
         rule, stop = self._work.warm_up, hosted.out_of_memory
         warm = await warm_up(client, questions, Load(streams=streams), rule=rule, stop=stop)
         if warm.cut:
-            await idle(hosted.engine.endpoint, self._host.metric_names)
+            await self._idle(hosted, configuration)
         # what it keeps of the warm-up slows the first pass alone: four slots by a tenth on llama.cpp
         await forgotten(hosted.engine.endpoint, self._after_warm_up)
         return warm

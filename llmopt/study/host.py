@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmopt.engines.accelerators import placement
-from llmopt.engines.base import Engine, Forgetful, Forgetting
+from llmopt.engines.base import Engine, Forgetful, Forgetting, InTurn
 from llmopt.engines.launch import Phase, RunningEngine, launch
 from llmopt.engines.recognise import recognise
 from llmopt.hardware.levels import LevelChange, MemoryLimits
@@ -73,6 +73,10 @@ class StudyHost:
     def forget(self, configuration: Configuration, turn: int) -> Forgetting | None:
         """What keeps a pass on the running engine apart from those before it; None where only a restart does."""
         return self.engine.forget(configuration.launch, turn) if isinstance(self.engine, Forgetful) else None
+
+    def in_turn(self, configuration: Configuration) -> bool:
+        """Whether an answer shows that all earlier requests have ended under these launch settings."""
+        return isinstance(self.engine, InTurn) and self.engine.in_turn(configuration.launch)
 
     def restarts(self, configuration: Configuration) -> bool:
         """Whether every pass needs an engine of its own: it remembers, and cannot be made to forget."""

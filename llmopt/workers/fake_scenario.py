@@ -10,7 +10,8 @@ that left our session); ``port`` (``free``, ``stolen``); ``faults`` (``[{"at": �
 ``stream`` (names of ``STREAM_ODDITIES``) and ``stream_at`` (from which token); ``timing`` (``{"ttft_ms": …, "itl_ms":
 …, "tokens": …}`` or ``{"at_ms": [...]}``): exact times in place of computed ones; ``wrong_every`` (each n-th answer is
 spoilt); ``accuracy`` (prompt form → share); ``remembers`` (prompts are cached by whole messages, under the
-``cache_salt`` of their request, until ``/flush_cache``).
+``cache_salt`` of their request, until ``/flush_cache``); ``lingers`` (for how many steps a request is still worked on
+whose client has gone).
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ class Scenario:
     wrong_every: int = 0
     accuracy: dict[str, float] = field(default_factory=dict)
     remembers: bool = False
+    lingers: int = 0
 
     def due(self, when: str, number: float = 0.0) -> tuple[Fault, ...]:
         """The faults of this moment."""

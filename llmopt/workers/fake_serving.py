@@ -54,6 +54,8 @@ class Job:
     given: asyncio.Queue[str | None] = field(default_factory=asyncio.Queue)
     next: int = 0
     abandoned: bool = False
+    lingered: int = 0
+    """Steps it was worked on since its client left."""
 
 
 class Scheduler:
@@ -109,7 +111,8 @@ class Scheduler:
                 self._counters.generation_tokens += 1
                 for fault in self._scenario.due("token", self._counters.generation_tokens):
                     do(fault)
-            if job.next >= len(job.tokens) or job.abandoned:
+            job.lingered += job.abandoned
+            if job.next >= len(job.tokens) or job.lingered > self._scenario.lingers:
                 job.given.put_nowait(None)
                 self._running.remove(job)
         self._count()
