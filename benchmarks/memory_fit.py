@@ -96,6 +96,7 @@ def torch_spread(engine: str, count: int, model, hardware, seed: int = 7) -> lis
     grid = grids[engine]
     every = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     random.Random(seed).shuffle(every)
+    every = [{"streams": 16, "prompt": 256}, *every]  # the engine's own sizes first
     points = []
     for point in every[:count]:
         task = Task(load=Load(streams=point["streams"]), max_tokens=8, prompt_tokens=point["prompt"])
