@@ -13,7 +13,7 @@ import random
 import statistics
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,12 +22,12 @@ from typing import Any
 from llmopt.objective import parse_objectives
 from llmopt.records import Configuration, InferenceParams, Outcome, Parameter, SettingValue
 from llmopt.search.coordinator import Coordinator
-from llmopt.search.proposer import Result
+from llmopt.search.proposer import Prediction, Prior, Result
 from llmopt.search.space import Space
 
 GOAL = parse_objectives("answers_per_minute")
 SHARE = 0.95
-ARMS = ("grid", "random", "tpe", "auto")
+ARMS = ("grid", "random", "tpe", "blind", "auto")
 
 
 def space_of(defaults, request_defaults, conflict, threads) -> Space:
@@ -48,6 +48,17 @@ def space_of(defaults, request_defaults, conflict, threads) -> Space:
         request_defaults=request_defaults,
         conflict=conflict,
     )
+
+
+class Guess:
+    """The order that was guessed before anything ran, as the search is given it: a value and its spread."""
+
+    def __init__(self, points: Mapping[str, dict]) -> None:
+        self._points = points
+
+    def predict(self, configuration: Configuration) -> Prediction | None:
+        value, spread = self._points[configuration.key]["guess"]
+        return Prediction(objectives=(value,), spread=(spread,))
 
 
 class Grid:
@@ -78,6 +89,7 @@ class Grid:
             lambda s: None if json.dumps(dict(s), sort_keys=True) in legal else "grid.not_measured",
             tuple(table["space"]["threads"]),
         )
+        self.priors = (Guess(self.points),) if all("guess" in entry for entry in self.points.values()) else ()
         runs = [run for entry in self.points.values() for run in entry["runs"]]
         self.launch_s = statistics.median(r["launch_s"] + r["warmup_s"] for r in runs if r["launch_s"] > 0)
         self.always_launched = all(run["launch_s"] > 0 for run in runs)
@@ -111,9 +123,9 @@ class Grid:
 Ask = Callable[[str | None], tuple[Configuration, Callable[[Result], object]] | None]
 
 
-def ours(space: Space, method: str, seed: int) -> Ask:
-    """The program's own coordinator, as in a first study on a machine: nothing is foretold."""
-    coordinator = Coordinator(space, GOAL, method=method, seed=seed)
+def ours(space: Space, method: str, seed: int, priors: Sequence[Prior] = ()) -> Ask:
+    """The program's own coordinator, as in a first study on a machine."""
+    coordinator = Coordinator(space, GOAL, method=method, seed=seed, priors=priors)
 
     def ask(running):
         proposal = coordinator.ask(running)
@@ -180,7 +192,9 @@ def searcher(grid: Grid, arm: str, seed: int) -> Ask:
         return plain_tpe(grid.space, seed)
     if arm == "random":
         return plain_random(grid.space, seed)
-    return ours(grid.space, arm, seed)
+    if arm == "blind":
+        return ours(grid.space, "auto", seed)
+    return ours(grid.space, arm, seed, grid.priors if arm == "auto" else ())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ The space: threads × slots × batch × cache type × flash attention × two pro
 the 135M model, legal points only, two repeats of each in different orders. The objective is answers per minute. Costs
 are engine-seconds: launches with their warm-up (points of one launch share it) and measurements. ``tpe`` and ``random``
 are as a user would write them with Optuna: one trial, one configuration, a restart where the launch settings differ.
-Ours searches as in the first study on a machine: without earlier runs nothing is foretold of a CPU.
+Ours (``auto``) searches as in the first study on a machine: of a CPU nothing is known but what every configuration must
+move and compute, and so an order is guessed, which the table keeps; ``blind`` is the same search without that guess.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -34,10 +36,14 @@ from grid_machine import Machine
 from grid_table import ARMS, GOAL, Grid, search, space_of
 from regret_plot import plot
 
+from llmopt.predict.forecast import Unknown
+from llmopt.predict.machine import MachineSpeed, measure_machine
+from llmopt.predict.study import Scene, StudyForecast
 from llmopt.records import Configuration, InferenceParams, Outcome
 from llmopt.search.coordinator import Coordinator
 from llmopt.search.grid import seeded
 from llmopt.search.proposer import Result
+from llmopt.study.foresight import prompts_of, tokens_per_byte
 
 ITEMS, TOKENS, STREAMS, SHOTS = 4, 8, 4, 1
 DRAWN = 60
@@ -68,6 +74,30 @@ def plain(configuration: Configuration) -> dict:
     return {"launch": dict(configuration.launch), "request": configuration.request.given()}
 
 
+def scene_of(machine: Machine, speed: MachineSpeed) -> Scene:
+    """What is known of these points before any of them ran."""
+    p = machine.prepared
+    return Scene(
+        model=p.model,
+        engine="llamacpp",
+        engine_version="",
+        hardware=p.hardware,
+        task=p.task,
+        prompts=prompts_of(p.dataset, p.search_items, tokens_per_byte(p.dataset, p.search_items, None)),
+        answer_tokens=float(TOKENS),
+        requests=ITEMS,
+        speed=speed,
+    )
+
+
+def guessed(forecast: StudyForecast, configuration: Configuration) -> tuple[float, float]:
+    """Answers a minute and the spread of their logarithm, where nothing was measured here: only the order is meant."""
+    expected = forecast.of(configuration)
+    assert not isinstance(expected, Unknown), expected
+    figure = expected.figures["answers_per_minute"]
+    return round(figure.value, 3), round(figure.spread, 3)
+
+
 async def measure(out: Path, home: Path, repeats: int, limit: int | None) -> None:
     from llmopt.runtime.locks import measuring_lock  # noqa: PLC0415 - only what measures needs the engine
 
@@ -76,13 +106,19 @@ async def measure(out: Path, home: Path, repeats: int, limit: int | None) -> Non
     table = json.loads(out.read_text()) if out.exists() else {"points": {}}  # noqa: ASYNC240 - nothing else waits
     table["space"] = {"threads": machine.space.by_name["threads"].values, "defaults": machine.space.defaults}
     table["machine"] = machine.prepared.hardware.cpu.model
+    table["speed"] = table.get("speed") or asdict(measure_machine(2))
+    guess = StudyForecast(scene_of(machine, MachineSpeed(**table["speed"])), guess=True)
     print(f"{len(points)} points, {repeats} repeats")
+    for configuration in points:
+        entry = table["points"].setdefault(configuration.key, {**plain(configuration), "runs": []})
+        entry["guess"] = guessed(guess, configuration)
+    out.write_text(json.dumps(table, indent=1))  # noqa: ASYNC240 - as above
     with measuring_lock("live grid"):
         for repeat in range(repeats):
             order = sorted(points, key=lambda c: (seeded(repeat, c.launch_key).random(), c.key))
             async with machine.bench() as bench:
                 for done, configuration in enumerate(order, start=1):
-                    entry = table["points"].setdefault(configuration.key, {**plain(configuration), "runs": []})
+                    entry = table["points"][configuration.key]
                     if len(entry["runs"]) > repeat:
                         continue
                     entry["runs"].append(await run_once(machine, bench, configuration))
@@ -175,7 +211,7 @@ async def live(grid: Grid, home: Path, seeds: int, out: Path, *, minutes: float 
 
 async def _live_seed(grid: Grid, machine: Machine, seed: int, entry: dict, *, ends_s: float, save) -> bool:
     """One search until a good point has run, or the table's whole cost is spent; False where the time ended first."""
-    coordinator = Coordinator(grid.space, GOAL, seed=seed)
+    coordinator = Coordinator(grid.space, GOAL, seed=seed, priors=grid.priors)
     by_key = {c.key: c for c in grid.space.configurations()}
     for trial in entry["trials"]:
         coordinator.ask()

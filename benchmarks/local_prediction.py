@@ -24,14 +24,13 @@ from pathlib import Path
 
 from grid_machine import MODEL, Machine
 from grid_table import Grid, ours
-from live_grid import ITEMS, SHOTS, STREAMS, TOKENS
+from live_grid import ITEMS, SHOTS, STREAMS, TOKENS, scene_of
 
 from llmopt.predict.forecast import Unknown
 from llmopt.predict.machine import MachineSpeed, measure_machine
 from llmopt.predict.study import Figure, Scene, SeenRun, StudyForecast
 from llmopt.records import Configuration, InferenceParams, Outcome
 from llmopt.search.proposer import Result
-from llmopt.study.foresight import prompts_of, tokens_per_byte
 
 POINTS, DRAWS = 60, 50
 PARTS = ("scored", "rest", "all")
@@ -72,21 +71,6 @@ def compared(said: list[float], true: list[float]) -> tuple[float, float]:
     return error, statistics.correlation(ranks(said), ranks(true))
 
 
-def scene_of(machine: Machine, speed: MachineSpeed) -> Scene:
-    p = machine.prepared
-    return Scene(
-        model=p.model,
-        engine="llamacpp",
-        engine_version="",
-        hardware=p.hardware,
-        task=p.task,
-        prompts=prompts_of(p.dataset, p.search_items, tokens_per_byte(p.dataset, p.search_items, None)),
-        answer_tokens=float(TOKENS),
-        requests=ITEMS,
-        speed=speed,
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Point:
     """One configuration and what its measurements gave."""
@@ -117,7 +101,7 @@ def points_of(table: dict, part: str) -> list[Point]:
 
 def first_trials(grid: Grid, once: dict[str, float], count: int, seed: int) -> list[str]:
     """The configurations that the program's own search tries first, told what one measurement of each gave."""
-    ask = ours(grid.space, "auto", seed)
+    ask = ours(grid.space, "auto", seed, grid.priors)
     found: dict[str, None] = {}
     while len(found) < count and (asked := ask(None)) is not None:
         configuration, tell = asked

@@ -112,18 +112,21 @@ class Lesson:
     """What is known for one piece of work: the constants, and how far runs like it were from what they say.
 
     ``shift`` is the expected logarithm of measured over physical seconds, ``spread`` its standard deviation.
+    ``guessed``: nothing was measured, the constants are what is believed of any device: an order, not a level.
     """
 
     constants: Constants
     shift: float
     spread: float
     runs: int
+    guessed: bool = False
 
 
 class Forecaster:
     """Knows the runs it was given; answers for any work. ``constants`` replace the shipped ones.
 
-    ``seconds_of`` is what the runs' seconds are of: an output token, or a whole answer.
+    ``seconds_of`` is what the runs' seconds are of: an output token, or a whole answer. With ``guess`` it also answers
+    for devices and engines that were never measured, and says that it guessed.
     """
 
     def __init__(
@@ -132,7 +135,9 @@ class Forecaster:
         *,
         constants: Mapping[str, Mapping[str, Constants]] | None = None,
         seconds_of: Seconds = output_token_seconds,
+        guess: bool = False,
     ) -> None:
+        self._guess = guess
         self._runs = tuple(runs)
         self._constants = shipped_constants() if constants is None else constants
         self._given = constants is not None
@@ -161,12 +166,15 @@ class Forecaster:
     ) -> Lesson | Unknown:
         """Constants and correction for ``work``, or why there are none."""
         constants = self._constants_for(cell, work, spec)
+        guessed = constants is None and self._guess
+        if guessed:
+            constants = prior_of(spec.family, mixture=work.mixture)
         if constants is None:
             where = t("predict.this_cpu") if spec.family == "cpu" else spec.name
             return Unknown(reason="predict.unseen_device", values={"device": where, "engine": _engine(cell)})
         residual, runs = self._residual(cell, constants)
         shift, spread = residual.at(features_of(work, extra))
-        return Lesson(constants=constants, shift=shift, spread=spread, runs=runs)
+        return Lesson(constants=constants, shift=shift, spread=spread, runs=runs, guessed=guessed)
 
     def _constants_for(self, cell: Cell, work: Work, spec: DeviceSpec) -> Constants | None:
         """Shipped for families and engines that were measured; else fitted from enough of this machine's own runs."""

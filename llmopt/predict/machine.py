@@ -15,7 +15,7 @@ from llmopt.errors import EngineError, StorageError
 from llmopt.paths import state_folder, write_whole
 from llmopt.predict.devices import DeviceSpec
 
-__all__ = ["FILE", "MachineSpeed", "cpu_spec", "load_speed", "measure_machine", "save_speed"]
+__all__ = ["FILE", "MachineSpeed", "cpu_spec", "load_speed", "measure_machine", "save_speed", "usual_speed"]
 
 FILE = "machine-speed.json"
 SCHEMA_VERSION = 1
@@ -65,6 +65,17 @@ def cpu_spec(speed: MachineSpeed, threads: int, *, prompt_threads: int | None = 
         bandwidth=bandwidth,
         flops={4: flops, 8: flops, 16: flops, 32: flops},
         prompt_speedup=prompts / flops,
+    )
+
+
+def usual_speed(threads: int) -> MachineSpeed:
+    """Round figures of a present-day core and its share of memory: good for an order of settings, not for a time."""
+    return MachineSpeed(
+        threads=threads,
+        bandwidth_one=10e9,
+        bandwidth_all=min(10e9 * threads, 40e9),
+        flops_one=60e9,
+        flops_all=60e9 * threads,
     )
 
 

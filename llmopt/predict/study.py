@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from llmopt.models.memory_fit import MARGIN, NO_CORRECTION, Correction, MemoryFit, memory_fit
 from llmopt.predict.devices import DeviceSpec, device_spec
 from llmopt.predict.forecast import NINETY, Cell, Forecaster, PastRun, Unknown
-from llmopt.predict.machine import MachineSpeed, cpu_spec
+from llmopt.predict.machine import MachineSpeed, cpu_spec, usual_speed
 from llmopt.predict.physics import Constants, answer_seconds, output_token_seconds, prompt_seconds, step_seconds
 from llmopt.predict.queue import Service, Waiting, simulate_closed_loop, simulate_open_loop
 from llmopt.predict.settings import as_memory_allows, features_of_settings, serving_of
@@ -96,11 +96,13 @@ class Expectation:
     ``figures`` are named as the estimates of a Measurement (``answers_per_minute``, ``output_tokens_per_s``,
     ``tpot_p50_ms``, ``ttft_p50_ms``, ``ttft_p95_ms``, ``e2e_p50_ms``, ``memory_bytes``); one that is not there (the
     quality) is not foreseen. ``fits`` is the probability that memory suffices; ``runs`` of this model were known.
+    ``guessed``: only the order of configurations means something, see ``StudyForecast``.
     """
 
     figures: Mapping[str, Figure]
     fits: float
     runs: int = 0
+    guessed: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,11 +116,18 @@ class _Known:
 
 
 class StudyForecast:
-    """Answers for the configurations of one scene; ``runs`` are earlier ones on the same machine."""
+    """Answers for the configurations of one scene; ``runs`` are earlier ones on the same machine.
 
-    def __init__(self, scene: Scene, runs: Sequence[SeenRun] = ()) -> None:
+    With ``guess`` also for a device or engine of which too little was measured: what must be moved and computed tells
+    which of two configurations is faster long before it tells how fast they are. For a search, never for a person.
+    """
+
+    def __init__(self, scene: Scene, runs: Sequence[SeenRun] = (), *, guess: bool = False) -> None:
+        if guess and scene.speed is None:
+            scene = replace(scene, speed=usual_speed(max(1, int(scene.hardware.cpu.usable_cores))))
         self.scene = scene
-        self._forecaster = Forecaster([run for one in runs if (run := _past(one))], seconds_of=answer_seconds)
+        past = [run for one in runs if (run := _past(one))]
+        self._forecaster = Forecaster(past, seconds_of=answer_seconds, guess=guess)
 
     def of(self, configuration: Configuration) -> Expectation | Unknown:
         """What is expected of ``configuration``; Unknown (with its reason) for what was never seen."""
@@ -133,7 +142,7 @@ class StudyForecast:
         fit = self.memory(configuration)
         if fit.fits is not None and fit.total_bytes:
             figures["memory_bytes"] = Figure(value=float(fit.total_bytes), spread=_FIT_SPREAD)
-        return Expectation(figures=figures, fits=_chance(fit), runs=lesson.runs)
+        return Expectation(figures=figures, fits=_chance(fit), runs=lesson.runs, guessed=lesson.guessed)
 
     def memory(self, configuration: Configuration) -> MemoryFit:
         """Whether ``configuration`` fits, with the parts and the reason."""

@@ -121,8 +121,8 @@ class GaussianProposer:
         worth = worth * self._apart(pool, question.pending)
         value = worth / self._seconds(pool, question, pace)
         self.expected_gain = self._relative(float(np.max(worth)))
-        ties = np.flatnonzero(value >= np.max(value) * (1 - 1e-9))
-        return pool.configurations[int(ties[source.randrange(len(ties))])], {}
+        ties = [pool.configurations[int(k)] for k in np.flatnonzero(value >= np.max(value) * (1 - 1e-9))]
+        return source.choice(self._plainest(ties)), {}
 
     # ── what a candidate is worth ──────────────────────────────────────────────────────────────────────────────────
 
@@ -230,6 +230,12 @@ class GaussianProposer:
         nearest = self._squared(pool, tried).min(axis=1)
         farthest = np.flatnonzero(nearest >= nearest.max() - 1e-12)
         return pool.configurations[int(farthest[int(chance * len(farthest))])]
+
+    def _plainest(self, equal: Sequence[Configuration]) -> list[Configuration]:
+        """Those of ``equal`` worth that change the fewest defaults: what nobody expects a gain from is left alone."""
+        defaults = {**self._space.defaults, **self._space.request_defaults.given()}
+        changes = [sum(c.flat().get(name) != value for name, value in defaults.items()) for c in equal]
+        return [configuration for configuration, count in zip(equal, changes, strict=True) if count == min(changes)]
 
     def _apart(self, pool: Pool, pending: Sequence[Configuration]) -> Array:
         """Near 0 beside what is being measured at this moment: its result is about to tell."""

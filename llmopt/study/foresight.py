@@ -40,7 +40,10 @@ class Surroundings:
 
 
 class Foresight:
-    """A search's prior: the forecast of every configuration as objectives and limits; None is *I do not know*."""
+    """A search's prior: the forecast of every configuration as objectives and limits; None is *I do not know*.
+
+    What is guessed has an order, but no level that could be held against a limit.
+    """
 
     def __init__(
         self, forecast: StudyForecast, objectives: Sequence[Objective], limits: Sequence[Constraint] = ()
@@ -64,11 +67,16 @@ class Foresight:
             fits=expected.fits,
         )
 
+    def knows(self, configuration: Configuration) -> bool:
+        """Whether it can say how fast ``configuration`` is, and not only guess an order."""
+        expected = self._forecast.of(configuration)
+        return not isinstance(expected, Unknown) and not expected.guessed
+
     @staticmethod
     def _violation(limit: Constraint, expected: Expectation) -> float:
         name = limit.metric.estimate
         figure = expected.figures.get(name)
-        if figure is None:
+        if figure is None or (expected.guessed and name != "memory_bytes"):
             return math.nan
         foreseen = Estimate(value=figure.value, unit=limit.metric.unit, n=0)
         return limit.check(Measurement(estimates={name: foreseen})).point_violation

@@ -42,7 +42,7 @@ class Knowledge:
     priors: tuple[Prior, ...] = ()
     first: tuple[Proposal, ...] = ()
     foreseen: bool = False
-    """Whether the speed of configurations could be foretold."""
+    """Whether the speed of configurations could be foretold, not only their order guessed."""
     studies: tuple[str, ...] = ()
     """Names of the earlier studies that had a say."""
 
@@ -87,14 +87,15 @@ def gather(
 ) -> Knowledge:
     """Everything that is known for this study: forecasts of its configurations, and earlier studies alike."""
     now, objectives = circumstances(prepared), prepared.goal.objectives
-    forecast = StudyForecast(_scene(prepared, task, baseline), seen_runs(store, _around(prepared), without=study_id))
+    runs = seen_runs(store, _around(prepared), without=study_id)
+    forecast = StudyForecast(_scene(prepared, task, baseline), runs, guess=True)
     foresight = Foresight(forecast, objectives, limits)
     earlier = _earlier(store, study_id, objectives, limits)
     history = History(space, objectives, earlier, now)
-    foreseen = foresight.predict(prepared.baseline) is not None
+    guided = foresight.predict(prepared.baseline) is not None
     return Knowledge(
-        priors=(*((foresight,) if foreseen else ()), *((history,) if history.used else ())),
-        foreseen=foreseen,
+        priors=(*((foresight,) if guided else ()), *((history,) if history.used else ())),
+        foreseen=foresight.knows(prepared.baseline),
         first=tuple(first_trials(space, objectives, earlier, now)),
         studies=history.names,
     )

@@ -142,6 +142,21 @@ def test_without_runs_the_prior_says_that_it_does_not_know(store):
     assert only_quality.predict(configuration()) is None
 
 
+def test_a_guess_has_an_order_but_holds_nothing_against_a_limit(store):
+    limits = (parse_constraint("answers_per_minute>20"), parse_constraint("memory<1GB"))
+    objectives = parse_objectives("answers_per_minute")
+    prior = Foresight(StudyForecast(scene(), seen_runs(store, AROUND), guess=True), objectives, limits)
+    many, few = prior.predict(configuration(4)), prior.predict(configuration(1))
+    assert many.objectives[0] > few.objectives[0]
+    assert math.isnan(many.violations[0])
+    assert math.isfinite(many.violations[1]), "memory is estimated, not guessed"
+    assert not prior.knows(configuration())
+    study(store, "one", rates={1: 10.0, 2: 18.0, 4: 30.0})
+    taught = Foresight(StudyForecast(scene(), seen_runs(store, AROUND), guess=True), objectives, limits)
+    assert taught.knows(configuration())
+    assert math.isfinite(taught.predict(configuration()).violations[0])
+
+
 @pytest.mark.parametrize(("factor", "least", "most"), [(0.5, 1.0, 1.0), (1.0, 1.0, 1.02), (1.5, 1.45, 1.6)])
 def test_memory_corrections_are_learned_upward_only(store, factor, least, most):
     study(store, "one", rates={1: 10.0, 2: 18.0, 4: 30.0}, factor=factor)

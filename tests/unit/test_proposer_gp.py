@@ -9,7 +9,7 @@ import statistics
 import pytest
 
 from llmopt.objective import pareto_front, parse_objectives
-from llmopt.records import Outcome, Parameter
+from llmopt.records import InferenceParams, Outcome, Parameter
 from llmopt.search.coordinator import Coordinator
 from llmopt.search.features import Candidates, Encoder, Pool
 from llmopt.search.proposer import Costs, Prediction, Result
@@ -79,6 +79,17 @@ def test_it_learns_faster_than_chance_and_a_rough_prior_helps_more():
     chance, alone, helped = mean_trials("random"), mean_trials("gp"), mean_trials("gp", lambda seed: (Prior(rough),))
     assert alone < 0.7 * chance
     assert helped < alone
+
+
+def test_what_nobody_expects_a_gain_from_is_left_at_its_default():
+    space = Space(
+        make_space().parameters, engine="fake",
+        defaults={"threads": 1, "slots": 1, "kv": "q4_0"}, request_defaults=InferenceParams(top_k=10),
+    )  # fmt: skip
+    for seed in range(5):
+        first = Coordinator(space, SPEED, seed=seed, priors=[Prior(rough)]).ask().configuration
+        assert (first.launch["kv"], first.request.top_k) == ("q4_0", 10)
+        assert first.launch["threads"] > 1, "what is believed to gain is changed"
 
 
 def scrambled(seed):

@@ -101,6 +101,30 @@ def test_five_runs_teach_a_cpu_that_was_never_described(peak):
     assert mean(orders) > 0.85
 
 
+@pytest.mark.parametrize("speed", [SPEED, None])
+def test_where_nothing_was_measured_an_order_is_guessed_and_called_a_guess(speed):
+    scene = replace(SCENE, speed=speed)
+    points = list(grid())
+    source = random.Random(4)
+    forecast = StudyForecast(scene, guess=True)
+    found = [forecast.of(p) for p in points]
+    assert all(isinstance(one, Expectation) and one.guessed and one.runs == 0 for one in found)
+    said = [one.figures["answers_per_minute"].value for one in found]
+    assert correlation(ranks(said), ranks([truth(p, source) for p in points])) > 0.7
+    assert isinstance(StudyForecast(scene).of(points[0]), Unknown), "a person is told that it is not known"
+
+
+def test_what_was_measured_is_no_guess():
+    source = random.Random(4)
+    runs = [SeenRun(scene=SCENE, configuration=p, answers_per_minute=truth(p, source)) for p in list(grid())[:5]]
+    taught, sure = (
+        StudyForecast(SCENE, runs, guess=True).of(configuration()),
+        StudyForecast(SCENE, runs).of(configuration()),
+    )
+    assert taught == sure
+    assert not sure.guessed
+
+
 def test_a_measured_point_comes_back_within_its_interval_and_narrower():
     point = configuration()
     truth_per_minute = truth(point, random.Random(1))
