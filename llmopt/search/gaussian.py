@@ -76,7 +76,7 @@ class Regression:
     """A fitted process. ``x`` are encoded configurations, ``y`` the target, ``trends`` what was predicted for ``x``.
 
     ``doubt`` multiplies the noise of each observation (fewer items, more noise). ``hyper`` skips the fit. ``rough`` is
-    how far the trends are usually off; without it, ``scale`` is the size of a usual difference until enough was seen.
+    how far the trends are usually off; without it, ``scale`` is the size of a usual difference until three were seen.
     """
 
     def __init__(
@@ -88,15 +88,15 @@ class Regression:
         trends: Array | None = None,
         doubt: Array | None = None,
         hyper: Hyper | None = None,
-        scale: float | None = None,
+        scale: float = 0.3,
         rough: float | None = None,
     ) -> None:
         self._x = x
         self._unordered = tuple(unordered)
         self._trends = trends if trends is not None and trends.size else np.zeros((len(y), 0))
         self._doubt = np.ones(len(y)) if doubt is None else doubt
-        spread = float(np.std(y - self._trends.sum(axis=1))) if len(y) > 2 else 0.0  # noqa: PLR2004 - a spread needs 3
-        self.scale = max(rough if rough is not None else max(scale or 0.0, spread), 1e-3)
+        spread = float(np.std(y - self._trends.sum(axis=1))) if len(y) > 2 else scale  # noqa: PLR2004 - a spread needs 3
+        self.scale = max(rough if rough is not None else spread, 1e-3)
         self._middle = float(np.mean(y - self._trends.sum(axis=1))) if len(y) else 0.0
         self._target = (y - self._trends.sum(axis=1) - self._middle) / self.scale
         self._trend_middle = self._trends.mean(axis=0) if self._trends.size else np.zeros(self._trends.shape[1])

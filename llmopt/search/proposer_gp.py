@@ -44,7 +44,10 @@ _MOST_OBSERVED = 120
 """Observations a fit uses: the best and the newest; more cost time and change little."""
 
 _FIRST = 4
-"""Spread-out trials before the process is asked, where nothing was predicted."""
+"""Before so many trials, proposals that know nothing of predictions are spread out, for trade-offs or to doubt them.
+
+One goal of which nothing was predicted is reached sooner by asking the process at once.
+"""
 
 _TRUST = math.log(4.0)
 """Predictions are believed four to one before the first trial."""
@@ -106,7 +109,7 @@ class GaussianProposer:
 
     @one_thread()
     def propose(self, question: Question) -> tuple[Configuration, Mapping[str, Any]] | None:
-        """The candidate most worth its time; spread-out ones first, where nothing was predicted or measured yet."""
+        """The candidate most worth its time; the first by chance, where nothing was predicted."""
         source = seeded(self._seed, self.origin, question.position)
         best = [configuration for configuration, _ in self._best(5)]
         pool = self._candidates.choose(source, seen=question.seen, around=best, launch=question.near)
@@ -115,7 +118,7 @@ class GaussianProposer:
             return None if left is None else (left, {})
         trusting = question.position % FREE_EVERY != FREE_EVERY - 1 and self._forecasts.cover(pool.configurations)
         measured = sum(result.objectives is not None for _, result in self._told.values())
-        if measured < _FIRST and not trusting:
+        if measured < _FIRST and not trusting and (self._forecasts.priors or len(self._objectives) > 1):
             return self._farthest(pool, source.random()), {}
         worth, pace = self._worth(pool, trusting=trusting)
         worth = worth * self._apart(pool, question.pending)
@@ -140,7 +143,8 @@ class GaussianProposer:
         runs = np.minimum(believing.runs, doubting.runs)
         believing, doubting = replace(believing, runs=runs), replace(doubting, runs=runs)
         odds = min(max(_TRUST + believing.credit - doubting.credit, -30.0), 30.0)
-        share = 1.0 / (1.0 + math.exp(-odds))
+        # two trials have no spread of their own: they say nothing against a prediction
+        share = 1.0 / (1.0 + math.exp(-odds)) if believing.smoothed.shape[1] > 2 else 1.0  # noqa: PLR2004
         worth = share * self._worth_by(believing, observed) + (1.0 - share) * self._worth_by(doubting, observed)
         return worth, share * self._pace(believing) + (1.0 - share) * self._pace(doubting)
 
