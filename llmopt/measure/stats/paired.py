@@ -25,6 +25,7 @@ __all__ = [
 
 FEW = 6
 """Fewer clusters than this with any difference in them: their spread is not trusted alone."""
+EQUAL = 1e-9
 ENOUGH_FOR_BOOTSTRAP = 30
 RESAMPLES = 4000
 
@@ -49,14 +50,15 @@ def paired_difference(
 ) -> tuple[Interval, str]:
     """Mean of paired differences in -1..1 with an interval over clusters, and the name of the method.
 
-    0/1 answers: clustered t; where hardly any cluster shows a difference, two pseudo items (+1 and -1) are added, so
-    that "no difference seen" is never taken for "no difference" (after Bonett and Price, 2012). Graded scores: BCa
-    bootstrap over clusters where there are enough of them.
+    0/1 answers: clustered t; where hardly any cluster shows a difference, or all show the same, two pseudo items (+1
+    and -1) are added, so that "no difference seen" is never taken for "no difference", nor a few equal ones for
+    certainty (after Bonett and Price, 2012). Graded scores: BCa bootstrap over clusters where there are enough of them.
     """
     labels = list(range(len(differences))) if clusters is None else list(clusters)
     totals = cluster_totals(differences, labels)
     moved = sum(total != 0 for total, _ in totals.values())
-    if moved < FEW:
+    means = [total / count for total, count in totals.values()]
+    if moved < FEW or max(means) - min(means) < EQUAL:
         padded, padded_labels = [*differences, 1.0, -1.0], [*labels, _Pseudo(), _Pseudo()]
         adjusted = mean_interval(padded, clusters=padded_labels, confidence=confidence)
         value = statistics.fmean(differences)

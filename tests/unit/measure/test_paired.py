@@ -80,6 +80,20 @@ def test_the_bootstrap_resamples_clusters_not_items():
     assert by_cluster.high - by_cluster.low > 2 * (by_item.high - by_item.low)
 
 
+def test_a_few_equal_differences_are_no_certainty():
+    """Nine items in ten gain a little and one loses much, which is no gain: eight of them often show the gain alone."""
+    interval, method = paired_difference([0.05] * 8)
+    assert "Bonett-Price" in method
+    assert interval.low < 0 < interval.value < interval.high
+    assert paired_difference([1.0] * 8)[0].low > 0
+    wrong = 0
+    for number in range(200):
+        rng = random.Random(number)
+        low, high = paired_difference([-0.45 if rng.random() < 0.1 else 0.05 for _ in range(8)])[0][1:]
+        wrong += not low <= 0 <= high
+    assert wrong <= 15
+
+
 def test_graded_scores_are_bootstrapped_and_few_differences_are_padded():
     rng = random.Random(6)
     assert "bootstrap" in paired_difference([rng.uniform(-1, 1) for _ in range(50)])[1]
