@@ -109,7 +109,7 @@ class GaussianProposer:
 
     @one_thread()
     def propose(self, question: Question) -> tuple[Configuration, Mapping[str, Any]] | None:
-        """The candidate most worth its time; the first by chance, where nothing was predicted."""
+        """The candidate most worth its time; where nothing was predicted the first is the plainest."""
         source = seeded(self._seed, self.origin, question.position)
         best = [configuration for configuration, _ in self._best(5)]
         pool = self._candidates.choose(source, seen=question.seen, around=best, launch=question.near)
