@@ -218,6 +218,18 @@ def test_paged_engines_without_a_gpu_hold_the_cache_they_are_given():
     assert fit.bytes_of(place="device") == 0
 
 
+def test_vllm_on_a_cpu_holds_embedding_and_head_twice():
+    """What is packed for the processor's kernels and kept as it was: one table where they are tied, two where not."""
+    settings = {"kv_cache_bytes": GIB, "max_model_len": 1024}
+
+    def taken(*, tied: bool) -> int:
+        model = replace(LLAMA, extra={**LLAMA.extra, "tied_embeddings": tied})
+        return memory_fit("vllm", model, settings, machine(), TASK).bytes_of("runtime")
+
+    table = LLAMA.vocabulary * LLAMA.hidden_size
+    assert taken(tied=False) - taken(tied=True) == pytest.approx(2 * table * 0.5, rel=1e-6)
+
+
 def test_transformers_run_one_request_after_the_other_unless_they_batch():
     task = replace(TASK, prompt_tokens=1000)
     alone = memory_fit("transformers", LLAMA, {"continuous_batching": False}, machine(), task)
