@@ -3,7 +3,8 @@
     pip install 'llmopt[ray]' && python benchmarks/ray_scaling.py [--nodes 4] [--slots 2] [--trials 64] [--seconds 2]
 
 Every trial takes ``--seconds`` and each launch half of that, as a scripted engine would; nothing is computed, so that
-many slots fit a small machine. Speed is compared with the same trials on one slot. A second run loses a node in the
+many slots fit a small machine. Speed is that of the search, after the baseline that every study measures alone (the
+slots' processes start meanwhile), compared with the same trials on one slot. A second run loses a node in the
 middle; a third is killed with the coordinator's process and continued from its database.
 """
 
@@ -25,13 +26,14 @@ from llmopt.objective import parse_objectives
 from llmopt.records import Outcome, Parameter
 from llmopt.search.conduct import conduct
 from llmopt.search.coordinator import Coordinator
-from llmopt.search.executor import Resources
+from llmopt.search.executor import Group, Resources
 from llmopt.search.executor_ray import RayExecutor
 from llmopt.search.proposer import PastTrial, Result
 from llmopt.search.space import Space
 from llmopt.store import Store
 
 GOAL = parse_objectives("answers_per_minute")
+WORK = "ray_scaling:Scripted"
 
 
 class Scripted:
@@ -88,6 +90,13 @@ class Ledger:
         self.store.finish_trial(self.study, number, Outcome.ABANDONED, failure={"why": why})
 
 
+def baseline(executor: RayExecutor, seconds: float) -> None:
+    """A study's first trial: alone on one slot, in the time that the processes of the others need to start."""
+    executor.start(Group(id="baseline", work=WORK, spec={"seconds": seconds}, trials={"0": {"launch": {"threads": 1}}}))
+    while not any(report.kind == "ended" for report in executor.reports(1.0)):
+        pass
+
+
 def study_run(database: Path, address: str, *, slots: int, trials: int, seconds: float, between=lambda _: None):
     """Begin or continue the study in ``database``; seconds it took and what was done."""
     with Store.open(database) as store:
@@ -108,7 +117,8 @@ def study_run(database: Path, address: str, *, slots: int, trials: int, seconds:
         ledger = Ledger(store, study)
         finished = sum(1 for t in store.trials(study, outcomes=[Outcome.DONE]))
         executor = RayExecutor(address, slots=slots)
-        executor.warm_up(Resources())  # as a study does before its baseline is measured
+        executor.warm_up(Resources(), work=WORK)  # as a study does: the baseline is measured meanwhile
+        baseline(executor, seconds)
 
         def may_start() -> bool:
             between(ledger)
@@ -116,7 +126,7 @@ def study_run(database: Path, address: str, *, slots: int, trials: int, seconds:
 
         began = time.monotonic()
         done = conduct(
-            coordinator, executor, ledger, study="scaling", work="ray_scaling:Scripted", trials=trials - finished,
+            coordinator, executor, ledger, study="scaling", work=WORK, trials=trials - finished,
             per_group=4, spec=lambda c: {"seconds": seconds, "threads": c.launch["threads"]}, may_start=may_start,
         )  # fmt: skip
         took = time.monotonic() - began

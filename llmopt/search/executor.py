@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["Executor", "Group", "LocalExecutor", "Report", "Resources", "Worker", "build_worker"]
+__all__ = ["Executor", "Group", "LocalExecutor", "Report", "Resources", "Worker", "build_worker", "find_worker"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +98,16 @@ class Executor(Protocol):
         ...
 
 
+def find_worker(work: str) -> Callable[[Mapping[str, Any]], Worker]:
+    """What builds a worker, by its name ``package.module:name``."""
+    module, _, name = work.partition(":")
+    found: Callable[[Mapping[str, Any]], Worker] = getattr(importlib.import_module(module), name)
+    return found
+
+
 def build_worker(work: str, spec: Mapping[str, Any]) -> Worker:
     """The worker that ``package.module:name`` builds from ``spec``."""
-    module, _, name = work.partition(":")
-    worker: Worker = getattr(importlib.import_module(module), name)(spec)
-    return worker
+    return find_worker(work)(spec)
 
 
 class LocalExecutor:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmopt.errors import UsageError
-from llmopt.search.executor import Report, Resources, build_worker
+from llmopt.search.executor import Report, Resources, build_worker, find_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +30,10 @@ _WARM_UP_S = 10.0
 
 class _Seat:
     """The actor: builds a group's worker on its node and runs one trial a call; takes another group when it is over."""
+
+    def prepare(self, work: str) -> None:
+        """Import what builds the workers, ahead of the first group."""
+        find_worker(work)
 
     def take(self, work: str, spec: Mapping[str, Any]) -> dict[str, str]:
         """Build the worker; where it runs and what it runs. Not in ``__init__``: that would look like a lost node."""
@@ -104,8 +108,8 @@ class RayExecutor:
             return self._slots - len(self._running)
         return self._room() + len(self._resting)
 
-    def warm_up(self, resources: Resources) -> None:
-        """Start a seat of this size wherever there is room now: groups that come later begin at once."""
+    def warm_up(self, resources: Resources, *, work: str) -> None:
+        """Start a seat of this size for ``work`` wherever there is room now: groups that come later begin at once."""
         self.resources = resources
         most = self._room() if self._slots is None else min(self._slots - len(self._running), self._room())
         placements = {(made := self._placement(resources)).ready(): made for _ in range(most - len(self._resting))}
@@ -116,6 +120,7 @@ class RayExecutor:
             self._vacate(None, placements[call])
         for call in ready:
             seat = self._new_seat(resources, placements[call])
+            seat.prepare.remote(work)  # nobody waits for it: what is wrong with ``work`` is said when a group takes it
             self._resting.append(_Resting(resources=resources, placement=placements[call], seat=seat))
 
     def _room(self) -> int:

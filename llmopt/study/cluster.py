@@ -59,7 +59,7 @@ class Cluster:
 
     def expect(self, resources: Resources) -> None:
         """Say what a usual group needs: no more are begun than there is room for, and their processes start now."""
-        self._ray.warm_up(resources)
+        self._ray.warm_up(resources, work=WORK)
 
     def close(self) -> None:
         """Free everything that is held; the cluster stays as it was."""

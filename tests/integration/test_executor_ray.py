@@ -100,7 +100,7 @@ def test_a_group_runs_on_one_actor_in_order(cluster, wait_for):
 def test_a_seat_stays_for_the_next_group_of_its_size_and_makes_room_for_another(cluster, wait_for):
     executor = RayExecutor(placement_s=60)
     wait_for(lambda: executor.capacity() == 2)  # Ray tells late what an earlier test gave back
-    executor.warm_up(Resources())
+    executor.warm_up(Resources(), work="llmopt_ray_worker:Worker")
     wait_for(lambda: executor.capacity() == 2)  # and what it has just given
     seen = []
     for _ in range(3):
