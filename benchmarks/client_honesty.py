@@ -31,8 +31,9 @@ from llmopt.measure.calibrate import noise_from
 from llmopt.measure.client import Client, run
 from llmopt.measure.load import drive
 from llmopt.measure.metrics import speed
-from llmopt.measure.stats import abba, quality_verdict, speed_verdict
+from llmopt.measure.stats.paired import abba
 from llmopt.measure.stats.special import t_quantile
+from llmopt.measure.stats.verdicts import quality_verdict, speed_verdict
 from llmopt.measure.warmup import WarmUpRule, warm_up
 from llmopt.models.catalogue import find_model
 from llmopt.models.metadata import read_model

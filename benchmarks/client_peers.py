@@ -12,6 +12,7 @@ runs each of them briefly against the fake engine and keeps its result file: wha
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import functools
 import http.server
@@ -143,6 +144,7 @@ class Peers:
         argv += ["--detail"] if job.detailed or job.rate else []
         if job.rate:
             argv += ["--rate", str(job.rate), "--seed", str(job.seed)]
+        compileall.compile_dir(ROOT / "llmopt", quiet=1)  # as pip compiled the peers when it installed them
         costs = run_child(argv)
         if costs.exit_code or not out.exists():
             return Outcome(client="ours", figures={}, costs=costs, failed=costs.output[-300:])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -108,7 +107,9 @@ def _ramped(load: Load, text: str) -> Load:
 
 def _unit_rate(load: Load) -> Iterator[float]:
     """Arrivals of rate 1: the series that is stretched to the rate asked for."""
-    rng = random.Random(f"arrivals {load.seed}")
+    from random import Random  # noqa: PLC0415 - a closed loop draws nothing
+
+    rng = Random(f"arrivals {load.seed}")
     position = 0.0
     while True:
         if load.arrival == "poisson":

@@ -356,7 +356,6 @@ def _quiet_collector() -> Iterator[None]:
     Its pauses would be in the stamps; what an answer allocates is nearly all kept, so there is little to find.
     """
     before = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, *before[1:])
     try:

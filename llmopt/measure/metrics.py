@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from llmopt.errors import EngineError
 from llmopt.measure import timing
 from llmopt.measure.load import LoadRun
 from llmopt.measure.serving import full_until, places_seen, services
-from llmopt.measure.slo import Slo
 from llmopt.measure.stats.intervals import (
     Interval,
     clopper_pearson,
@@ -27,6 +27,9 @@ from llmopt.measure.stats.intervals import (
     wilson,
 )
 from llmopt.records import Estimate, Sample
+
+if TYPE_CHECKING:
+    from llmopt.measure.slo import Slo
 
 __all__ = ["Window", "provisional", "speed"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -22,5 +21,7 @@ Message: TypeAlias = Mapping[str, str]
 
 def digest(value: Any, *, size: int = 12) -> str:
     """A short hex name of any JSON-like value, the same in every process (keys sorted, BLAKE2b)."""
+    from hashlib import blake2b  # noqa: PLC0415 - loads OpenSSL
+
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
+    return blake2b(text.encode(), digest_size=size).hexdigest()

@@ -126,7 +126,7 @@ async def connect_stamped(host: str, port: int, receiver: Receiver) -> None:
     """Connect to the first address of ``host`` that answers; raises OSError as ``socket`` does."""
     loop = asyncio.get_running_loop()
     last: OSError | None = None
-    for family, kind, number, _, where in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for family, kind, number, _, where in await _addresses(loop, host, port):
         try:
             connection = socket.socket(family, kind, number)
         except OSError as error:  # a family this machine does not have
@@ -148,6 +148,14 @@ async def connect_stamped(host: str, port: int, receiver: Receiver) -> None:
             ArrivalTransport(connection, receiver)
             return
     raise last or OSError(f"no address of {host}")
+
+
+async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> Sequence[Any]:
+    """What ``host`` stands for; a number needs no thread to look it up."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 def _both_clocks() -> tuple[int, int]:

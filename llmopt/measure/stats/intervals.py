@@ -7,7 +7,6 @@ statistics, proportions the binomial, means and ratios the t approximation of a 
 from __future__ import annotations
 
 import math
-import statistics
 from bisect import bisect_right
 from collections.abc import Hashable, Sequence
 from functools import cache
@@ -70,7 +69,7 @@ def mean_interval(
     Source of the clustered error: Miller, arXiv 2411.00640, with the factor C/(C-1).
     """
     error, degrees = _standard_error(values, clusters)
-    mean = statistics.fmean(values)
+    mean = math.fsum(values) / len(values)
     if degrees < 1:
         return Interval(mean, None, None)
     half = t_quantile(0.5 + confidence / 2, degrees) * error
@@ -86,7 +85,7 @@ def proportion_interval(
     with the t quantile of the clusters; where no spread is seen (all right or all wrong) it is the cluster count.
     """
     error, degrees = _standard_error(values, clusters)
-    p = statistics.fmean(values)
+    p = math.fsum(values) / len(values)
     binary = all(value in {0, 1} for value in values)
     if clusters is None and binary:
         return wilson(sum(values), len(values), confidence=confidence)
@@ -194,9 +193,10 @@ def _standard_error(values: Sequence[float], clusters: Sequence[Hashable] | None
     n = len(values)
     if n == 0:
         raise ValueError("no values")
-    mean = statistics.fmean(values)
+    mean = math.fsum(values) / n
     if clusters is None:
-        return (statistics.stdev(values) / math.sqrt(n) if n > 1 else 0.0), n - 1
+        squares = math.fsum((value - mean) ** 2 for value in values)
+        return (math.sqrt(squares / (n - 1) / n) if n > 1 else 0.0), n - 1
     sums = [total - count * mean for total, count in cluster_totals(values, clusters).values()]
     number = len(sums)
     if number < 2:  # noqa: PLR2004 - one cluster has no spread

@@ -6,7 +6,6 @@ scipy would cost a third of a second and 25 MB in each load process; tests hold 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable
 from functools import cache
 
@@ -53,7 +52,9 @@ def t_quantile(p: float, degrees: float) -> float:
 
 def z_quantile(p: float) -> float:
     """The quantile of the standard normal."""
-    return statistics.NormalDist().inv_cdf(p)
+    from statistics import NormalDist  # noqa: PLC0415 - drags in decimals, fractions and a random generator
+
+    return NormalDist().inv_cdf(p)
 
 
 def _fraction(a: float, b: float, x: float) -> float:

@@ -39,7 +39,7 @@ def test_more_pairs_resolve_smaller_differences():
 def test_the_pairs_for_a_difference_find_it_as_often_as_promised():
     rng = random.Random(3)
     floor = NoiseFloor(objective="a", spread=0.04, pairs=6, requests=16)
-    from llmopt.measure.stats import speed_verdict
+    from llmopt.measure.stats.verdicts import speed_verdict
     from llmopt.records import VerdictKind
 
     pairs, found = floor.pairs_for(0.05), 0

@@ -114,6 +114,17 @@ async def test_nobody_there_and_nothing_to_try_are_os_errors(listener, monkeypat
         await connect_stamped("nowhere", 1, Kept())
 
 
+async def test_a_number_is_connected_to_without_looking_it_up(listener, monkeypatch):
+    async def never(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
+    kept, accepted = await connected(listener)
+    with accepted:
+        kept.transport.abort()
+        assert await kept.lost is None
+
+
 @given(ago_ns=st.integers(-(2**61), 2**61) | st.integers(0, 10**11), kind=st.integers(0, 60), size=st.integers(0, 32))
 def test_only_a_recent_stamp_of_the_right_kind_makes_a_read_older(ago_ns, kind, size):
     wall_ns = 2**62

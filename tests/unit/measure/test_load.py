@@ -2,6 +2,8 @@ import asyncio
 import contextlib
 import itertools
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -165,6 +167,12 @@ async def test_a_blocked_loop_is_seen(server, wire):
         calm = await drive(client, asks(3), Load(streams=1))
     assert run.health.lag_max_s > 0.1
     assert run.health.cpu_share > calm.health.cpu_share
+
+
+def test_a_closed_loop_loads_no_more_than_it_needs():
+    code = "import sys, llmopt.measure.load, llmopt.measure.metrics; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"statistics", "random", "difflib", "numpy", "llmopt.measure.stats.verdicts"} & set(loaded)
 
 
 async def test_the_collector_is_given_back(server, wire):

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmopt.measure.stats import plan_looks, speed_verdict
+from llmopt.measure.stats.looks import plan_looks
+from llmopt.measure.stats.verdicts import speed_verdict
 from llmopt.records import VerdictKind
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmopt.measure.stats import limit_of_estimate, limit_verdict, quality_verdict, speed_verdict
+from llmopt.measure.stats.verdicts import limit_of_estimate, limit_verdict, quality_verdict, speed_verdict
 from llmopt.records import AnswerStatus, Estimate, Score, VerdictKind
 
 BETTER, WORSE, EQUIVALENT, TIE, UNDECIDED = (
