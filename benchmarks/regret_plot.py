@@ -7,11 +7,13 @@ import math
 import statistics
 from pathlib import Path
 
-LABELS = {"auto": "llmopt", "tpe": "Optuna TPE", "random": "random", "grid": "grid"}
+LABELS = {"auto": "llmopt", "blind": "llmopt, no guess", "tpe": "Optuna TPE", "random": "random", "grid": "grid"}
 COLOURS = {
-    "auto": ("#0f7b4f", "#3ddc97"), "tpe": ("#1f5fa8", "#6cb2ff"),
+    "auto": ("#0f7b4f", "#3ddc97"), "blind": ("#7a5c00", "#e0c04a"), "tpe": ("#1f5fa8", "#6cb2ff"),
     "random": ("#b3541e", "#ffa45c"), "grid": ("#6b6b6b", "#a8a8a8"),
 }  # fmt: skip
+MOST = 0.35
+"""The largest regret that is drawn; before the first trial it is 1."""
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, LOW = 720, 400, 62, 170, 34, 46
 
 
@@ -32,7 +34,7 @@ def plot(replayed: Path, out: Path) -> None:
         return LEFT + (WIDTH - LEFT - RIGHT) * (math.log(seconds) - begin) / (end - begin)
 
     def y(regret: float) -> float:
-        return TOP + (HEIGHT - TOP - LOW) * (1.0 - min(regret, 0.8) / 0.8)
+        return TOP + (HEIGHT - TOP - LOW) * (1.0 - min(regret, MOST) / MOST)
 
     parts, labels = [], []
     steps = [math.exp(begin + (end - begin) * i / 160) for i in range(161)]
@@ -55,8 +57,8 @@ def _labels(labels: list[tuple[float, str]]) -> list[str]:
     """Names at the ends of the lines, moved apart."""
     placed: list[str] = []
     above = float(TOP)
-    for at, method in sorted(labels):
-        above = max(at, above + 17)
+    for left, (at, method) in zip(range(len(labels) - 1, -1, -1), sorted(labels), strict=True):
+        above = min(max(at, above + 17), HEIGHT - LOW - 17 * left)
         placed.append(
             f'<text class="{method} name" x="{WIDTH - RIGHT + 8}" y="{above + 4:.1f}">{LABELS[method]}</text>'
         )
@@ -74,7 +76,7 @@ def _frame(found, x, y) -> list[str]:
     ]
     parts += [
         f'<text class="end" x="{LEFT - 6}" y="{y(r) + 4:.1f}">{round(100 * r)} %</text>'
-        for r in (0, 0.05, 0.2, 0.4, 0.6)
+        for r in (0, 0.05, 0.1, 0.2, 0.3)
     ]
     ticks = [t for t in (5, 10, 20, 50, 100, 200, 500, 1000, 2000) if LEFT <= x(t) <= right]
     parts += [f'<text class="middle" x="{x(t):.1f}" y="{bottom + 17}">{t}</text>' for t in ticks]
