@@ -7,6 +7,7 @@ Percentiles carry the distribution-free interval of order statistics and are lef
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from llmopt.errors import EngineError
 from llmopt.measure import timing
 from llmopt.measure.load import LoadRun
-from llmopt.measure.serving import full_until, places_seen, services
+from llmopt.measure.serving import Service, full_until, places_seen, services
 from llmopt.measure.stats.intervals import (
     Interval,
     clopper_pearson,
@@ -36,7 +37,9 @@ __all__ = ["Window", "provisional", "speed"]
 MS = 1e3
 PERCENTILES = (0.50, 0.90, 0.95, 0.99)
 SLICES = 10
-"""Batches of an open loop's window, for the spread of its rates."""
+"""Batches of the window, for the spread of what is delivered in it."""
+FEW_TOKENS = 20
+"""Fewer of them in a slice say nothing about its rate."""
 
 PER_REQUEST: Mapping[str, Callable[[Sample], float | None]] = {
     "ttft": timing.ttft_s,
@@ -48,10 +51,11 @@ PER_REQUEST: Mapping[str, Callable[[Sample], float | None]] = {
     "stall": lambda sample: max(timing.chunk_gaps_s(sample), default=None),
     "lateness": timing.lateness_s,
 }
-POOLED: Mapping[str, Callable[[Sample], tuple[float, ...]]] = {
+POOLED: Mapping[str, Callable[[Sample, float], tuple[float, ...]]] = {
     "itl": timing.token_gaps_s,
     "inter_chunk": timing.chunk_gaps_s,
 }
+"""Of each request the gaps that ended by a moment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +83,7 @@ def speed(run: LoadRun, slo: Slo | None = None, *, window: Window | None = None)
     served = _Served.of(run, window)
     return {
         **_rates(run, served),
-        **_latencies(good),
+        **_latencies(good, _last_gap_s(good, window)),
         "requests_per_s": _requests_per_s(run, planned, served),
         "error_rate": _proportion(failed, len(planned)),
         "truncated_rate": _proportion(sum(s.finish_reason == "length" for s in good), len(good)),
@@ -93,7 +97,7 @@ def provisional(run: LoadRun, *, window: Window | None = None) -> dict[str, Esti
     window = window or Window(start_s=run.window_start_s, end_s=run.window_end_s)
     good = [s for s in run.samples if s.ok and window.start_s <= s.planned_s <= window.end_s]
     found: dict[str, Estimate] = {}
-    for name, groups in _series(good):
+    for name, groups in _series(good, _last_gap_s(good, window)):
         values = sorted(itertools.chain.from_iterable(groups))
         for q in PERCENTILES:
             key = f"{name}_p{round(q * 100)}_ms"
@@ -103,18 +107,30 @@ def provisional(run: LoadRun, *, window: Window | None = None) -> dict[str, Esti
     return found
 
 
-def _series(good: Sequence[Sample], *, leave_out: str = "") -> Iterator[tuple[str, list[list[float]]]]:
+def _last_gap_s(good: Sequence[Sample], window: Window) -> float:
+    """Until when gaps count: later ones are those of a load that runs down, with ever fewer requests at once.
+
+    All of them count where fewer than half would be left: a window as short as its answers has no better part.
+    """
+    inside = sum(at_s <= window.end_s for sample in good for at_s in sample.token_s)
+    whole = 2 * inside < sum(len(sample.token_s) for sample in good)
+    return math.inf if whole else window.end_s
+
+
+def _series(
+    good: Sequence[Sample], last_gap_s: float, *, leave_out: str = ""
+) -> Iterator[tuple[str, list[list[float]]]]:
     """(name, values in seconds by request); a request without such a time is left out."""
     for name, measure in PER_REQUEST.items():
         yield name, [[value] for sample in good if (value := measure(sample)) is not None]
     for name, gaps in POOLED.items():
-        yield name, [sorted(found) for sample in good if name != leave_out and (found := gaps(sample))]
+        yield name, [sorted(found) for sample in good if name != leave_out and (found := gaps(sample, last_gap_s))]
 
 
-def _latencies(good: Sequence[Sample]) -> dict[str, Estimate]:
+def _latencies(good: Sequence[Sample], last_gap_s: float) -> dict[str, Estimate]:
     found: dict[str, Estimate] = {}
     alike = "" if any(sample.token_counts for sample in good) else "inter_chunk"  # one token each: the same gaps
-    for name, groups in _series(good, leave_out=alike):
+    for name, groups in _series(good, last_gap_s, leave_out=alike):
         if name == alike:
             found |= {key.replace("itl_", "inter_chunk_"): e for key, e in found.items() if key.startswith("itl_")}
         elif groups:
@@ -153,6 +169,7 @@ class _Served:
 
     window: Window
     samples: tuple[Sample, ...]
+    services: tuple[Service, ...]
     shares: tuple[float, ...]
 
     @classmethod
@@ -162,12 +179,35 @@ class _Served:
         if not run.load.is_open and not run.cut and run.gave_up is None and window.end_s == run.window_end_s:
             window = replace(window, end_s=max(window.end_s, full_until(served, places)))
         shares = [service.share(window.start_s, window.end_s) for service in served]
-        inside = [(sample, share) for sample, share in zip(run.samples, shares, strict=True) if share > 0]
-        return cls(window=window, samples=tuple(s for s, _ in inside), shares=tuple(share for _, share in inside))
+        inside = [one for one in zip(run.samples, served, shares, strict=True) if one[2] > 0]
+        samples, spans, kept = zip(*inside, strict=True) if inside else ((), (), ())
+        return cls(window=window, samples=samples, services=spans, shares=kept)
 
     def total(self, amount: Callable[[Sample], float]) -> float:
         """Σ amount × share."""
         return sum(amount(sample) * share for sample, share in zip(self.samples, self.shares, strict=True))
+
+    def by_service(self) -> list[list[float]]:
+        """Of each request the share of its service in each slice of the window."""
+        edges = self._edges()
+        return [[service.share(a, b) for a, b in itertools.pairwise(edges)] for service in self.services]
+
+    def by_arrival(self) -> list[list[float]]:
+        """Of each request the share of its tokens that came in each slice; by service where it had none."""
+        rows = self.by_service()
+        for row, sample in zip(rows, self.samples, strict=True):
+            if sample.token_s:
+                row[:] = [0.0] * SLICES
+                counts = sample.token_counts or (1,) * len(sample.token_s)
+                for at_s, count in zip(sample.token_s, counts, strict=True):
+                    if self.window.start_s <= at_s <= self.window.end_s:
+                        place = int((at_s - self.window.start_s) / self.window.seconds * SLICES)
+                        row[min(place, SLICES - 1)] += count / sum(counts)
+        return rows
+
+    def _edges(self) -> list[float]:
+        width_s = self.window.seconds / SLICES
+        return [self.window.start_s + k * width_s for k in range(SLICES + 1)]
 
 
 def _rates(run: LoadRun, served: _Served) -> dict[str, Estimate]:
@@ -182,15 +222,21 @@ def _rates(run: LoadRun, served: _Served) -> dict[str, Estimate]:
         "characters_per_s": ("characters/s", 1.0, lambda s: float(len(s.text) + len(s.reasoning))),
     }
     by_tokens = [_delivered(s, window, share) for s, share in zip(touching, served.shares, strict=True)]
+    arrived, worked = served.by_arrival(), served.by_service()
+    enough = sum(_output_tokens(s) * share for s, share in zip(touching, by_tokens, strict=True)) >= FEW_TOKENS * SLICES
     found: dict[str, Estimate] = {}
     for name, (unit, scale, amount) in amounts.items():
+        answers = name == "answers_per_minute"
         amounts_of = [amount(sample) if sample.ok else 0.0 for sample in touching]
-        shares = served.shares if name == "answers_per_minute" else by_tokens
+        shares = served.shares if answers else by_tokens
         rate = sum(a * share for a, share in zip(amounts_of, shares, strict=True)) / window.seconds
-        interval = (
-            _closed_rate(touching, amounts_of, rate) if closed else _open_rate(touching, amounts_of, window, rate)
-        )
-        method = "ratio t over requests" if closed else f"t over {SLICES} slices of the window"
+        if closed and (answers or not enough):
+            interval, method = _closed_rate(served.services, amounts_of, rate), "ratio t over requests"
+        else:
+            rows = worked if answers else arrived
+            few = not closed and len(touching) < 2 * SLICES
+            interval = Interval(rate, None, None) if few else _sliced_rate(rows, amounts_of, window, rate)
+            method = f"t over {SLICES} slices of the window"
         found[name] = _scaled(interval, unit, sum(s.ok for s in touching), method, scale)
     return found
 
@@ -210,9 +256,9 @@ def _delivered(sample: Sample, window: Window, share: float) -> float:
     return inside / sum(counts)
 
 
-def _closed_rate(samples: Sequence[Sample], amounts: Sequence[float], rate: float) -> Interval:
-    """A closed loop delivers (requests in flight) × Σ amount / Σ time: the spread of that ratio is the rate's."""
-    times = [sample.ended_s - sample.sent_s for sample in samples]
+def _closed_rate(services: Sequence[Service], amounts: Sequence[float], rate: float) -> Interval:
+    """A closed loop delivers (requests at work) × Σ amount / Σ service: the spread of that ratio is the rate's."""
+    times = [service.end_s - service.start_s for service in services]
     if rate <= 0 or sum(times) <= 0:
         return Interval(rate, None, None)
     ratio = ratio_interval(amounts, times)
@@ -221,17 +267,10 @@ def _closed_rate(samples: Sequence[Sample], amounts: Sequence[float], rate: floa
     return Interval(rate, max(rate * ratio.low / ratio.value, 0.0), rate * ratio.high / ratio.value)
 
 
-def _open_rate(samples: Sequence[Sample], amounts: Sequence[float], window: Window, rate: float) -> Interval:
-    """Batch means over equal slices of the window; None below two requests a slice."""
-    if len(samples) < 2 * SLICES:
-        return Interval(rate, None, None)
+def _sliced_rate(rows: Sequence[Sequence[float]], amounts: Sequence[float], window: Window, rate: float) -> Interval:
+    """Batch means: requests that run at once share the engine's steps, so time is what replicates, not requests."""
     width_s = window.seconds / SLICES
-    edges = [window.start_s + k * width_s for k in range(SLICES + 1)]
-    served = services(samples, places_seen(samples))
-    rates = [
-        sum(amount * service.share(start_s, end_s) for amount, service in zip(amounts, served, strict=True)) / width_s
-        for start_s, end_s in itertools.pairwise(edges)
-    ]
+    rates = [sum(a * row[k] for a, row in zip(amounts, rows, strict=True)) / width_s for k in range(SLICES)]
     spread = mean_interval(rates)
     if spread.low is None or spread.high is None:
         return Interval(rate, None, None)
@@ -240,9 +279,11 @@ def _open_rate(samples: Sequence[Sample], amounts: Sequence[float], window: Wind
 
 
 def _requests_per_s(run: LoadRun, planned: Sequence[Sample], served: _Served) -> Estimate:
-    """Open: how many were planned. Closed: how many were served, because all streams send at once when it begins."""
-    amount = float(len(planned)) if run.load.is_open else served.total(lambda _: 1.0)
-    method = "count / window" if run.load.is_open else "shares of service / window"
+    """Open: gaps between planned starts, one fewer than requests. Closed: how many were served in the window."""
+    if run.load.is_open:
+        amount, method = float(max(len(planned) - 1, 1)), "gaps / window"
+    else:
+        amount, method = served.total(lambda _: 1.0), "shares of service / window"
     return Estimate(value=amount / served.window.seconds, unit="requests/s", n=len(planned), method=method)
 
 
@@ -252,16 +293,19 @@ def _goodput(run: LoadRun, planned: Sequence[Sample], slo: Slo, served: _Served)
     n = len(planned)
     share = wilson(len(good), n)
     rate = _requests_per_s(run, planned, served).value
+    goodput = _scaled(share, "requests/s", n, "Wilson × request rate", rate)
     if run.load.is_open:
-        tokens = sum(_output_tokens(sample) for sample in good)
-    else:
-        tokens = served.total(lambda sample: _output_tokens(sample) if slo.met(sample) else 0.0)
+        tokens = sum(_output_tokens(sample) for sample in good) / n * rate
+    else:  # there the rate is found and not given: its spread belongs to the figure
+        met = [float(slo.met(sample)) for sample in served.samples]
+        interval = _closed_rate(served.services, met, goodput.value)
+        if interval.low is not None:
+            goodput = _scaled(interval, "requests/s", n, "ratio t over requests", 1.0)
+        tokens = served.total(lambda s: _output_tokens(s) if slo.met(s) else 0.0) / served.window.seconds
     return {
         "attainment": _scaled(share, "share", n, "Wilson", 1.0),
-        "goodput_per_s": _scaled(share, "requests/s", n, "Wilson × request rate", rate),
-        "token_goodput_per_s": Estimate(
-            value=tokens / served.window.seconds, unit="tokens/s", n=len(good), method="tokens of good requests"
-        ),
+        "goodput_per_s": goodput,
+        "token_goodput_per_s": Estimate(value=tokens, unit="tokens/s", n=len(good), method="tokens of good requests"),
     }
 
 

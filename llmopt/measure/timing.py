@@ -7,6 +7,7 @@ output tokens. Failed requests have no times.
 from __future__ import annotations
 
 import itertools
+import math
 
 from llmopt.records import Sample
 
@@ -28,19 +29,19 @@ def e2e_s(sample: Sample, *, planned: bool = False) -> float | None:
     return _from_start(sample, sample.token_s[-1] if sample.token_s else None, planned=planned)
 
 
-def chunk_gaps_s(sample: Sample) -> tuple[float, ...]:
-    """Inter-chunk gaps t_k - t_(k-1), as they came."""
+def chunk_gaps_s(sample: Sample, last_s: float = math.inf) -> tuple[float, ...]:
+    """Inter-chunk gaps t_k - t_(k-1), as they came; those that ended by ``last_s``."""
     if not sample.ok:
         return ()
-    return tuple(after - before for before, after in itertools.pairwise(sample.token_s))
+    return tuple(after - before for before, after in itertools.pairwise(sample.token_s) if after <= last_s)
 
 
-def token_gaps_s(sample: Sample) -> tuple[float, ...]:
-    """Inter-token latencies: each gap spread over the n_k tokens it brought."""
-    gaps = chunk_gaps_s(sample)
+def token_gaps_s(sample: Sample, last_s: float = math.inf) -> tuple[float, ...]:
+    """Inter-token latencies: each gap spread over the n_k tokens it brought; those that ended by ``last_s``."""
+    gaps = chunk_gaps_s(sample, last_s)
     if not sample.token_counts:
         return gaps
-    spread = zip(gaps, sample.token_counts[1:], strict=True)
+    spread = zip(gaps, sample.token_counts[1:], strict=False)  # the later counts are of gaps that are left out
     return tuple(gap / count for gap, count in spread for _ in range(count))
 
 

@@ -163,3 +163,51 @@ def test_an_empty_answer_is_no_error_but_has_no_first_token():
 def test_cached_prompt_tokens_are_reported_as_a_share():
     samples = [answer(float(k), number=k, cached_tokens=3) for k in range(6)]
     assert speed(run_of(samples))["cached_prompt_share"].value == pytest.approx(1 / 3)
+
+
+def stepping(rng, *, streams, count):
+    """An engine that makes one token for each request at work in every step; a step takes longer with more of them."""
+    now, asked, working, samples = 0.0, 0, [], []
+    while len(samples) < count:
+        while asked < count and len(working) < streams:
+            working.append((now, asked, max(int(rng.lognormvariate(3, 0.5)), 2), []))
+            asked += 1
+        now += (0.02 + 0.005 * len(working)) * rng.lognormvariate(0, 0.1)
+        for _, _, _, times in working:
+            times.append(now)
+        for start, number, tokens, times in [one for one in working if len(one[3]) == one[2]]:
+            samples.append(answer(start, number=number, tokens=tokens, token_s=tuple(times), ended_s=now))
+        working = [one for one in working if len(one[3]) < one[2]]
+    started = [sample.planned_s for sample in samples]
+    first_idle = min(sample.ended_s for sample in samples if sample.ended_s > max(started))
+    return run_of(samples, Load(streams=streams), end=first_idle)
+
+
+def test_gaps_are_those_of_the_load_and_not_of_its_running_down():
+    """Eight streams, two requests each: half of the time fewer and fewer run, and each the faster for it."""
+    runs = [stepping(random.Random(seed), streams=8, count=16) for seed in range(20)]
+    found = [speed(run)["itl_mean_ms"].value for run in runs]
+    assert sum(found) / len(found) == pytest.approx((0.02 + 0.005 * 8) * 1e3, rel=0.02)
+
+
+def test_what_all_requests_share_is_in_the_interval_of_tokens_per_second():
+    """Requests at work at once share their steps: as independent ones they knew the rate too well."""
+    rates = [speed(stepping(random.Random(seed), streams=4, count=64))["output_tokens_per_s"] for seed in range(60)]
+    truth = sum(rate.value for rate in rates) / len(rates)
+    assert sum(rate.low <= truth <= rate.high for rate in rates) >= 54
+
+
+def test_an_open_rate_counts_gaps_and_not_requests():
+    samples = [answer(k / 10, number=k) for k in range(21)]
+    found = speed(run_of(samples, Load(streams=None, rate=10.0, arrival="constant"), end=2.0), parse_slo("ttft<5s"))
+    assert found["requests_per_s"].value == pytest.approx(10)
+    assert found["goodput_per_s"].value == pytest.approx(10)
+    assert found["token_goodput_per_s"].value == pytest.approx(110)
+
+
+def test_goodput_in_a_closed_loop_varies_with_its_rate():
+    """Where every request is good, what is left of its spread is that of the rate."""
+    found = speed(stepping(random.Random(1), streams=4, count=64), parse_slo("e2e<60s"))
+    answers, good = found["answers_per_minute"], found["goodput_per_s"]
+    assert good.value == pytest.approx(answers.value / 60)
+    assert (good.low, good.high) == pytest.approx((answers.low / 60, answers.high / 60))
