@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -112,7 +113,7 @@ def _last_gap_s(good: Sequence[Sample], window: Window) -> float:
 
     All of them count where fewer than half would be left: a window as short as its answers has no better part.
     """
-    inside = sum(at_s <= window.end_s for sample in good for at_s in sample.token_s)
+    inside = sum(bisect_right(sample.token_s, window.end_s) for sample in good)
     whole = 2 * inside < sum(len(sample.token_s) for sample in good)
     return math.inf if whole else window.end_s
 
@@ -194,15 +195,17 @@ class _Served:
 
     def by_arrival(self) -> list[list[float]]:
         """Of each request the share of its tokens that came in each slice; by service where it had none."""
-        rows = self.by_service()
+        rows, edges = self.by_service(), self._edges()
         for row, sample in zip(rows, self.samples, strict=True):
             if sample.token_s:
-                row[:] = [0.0] * SLICES
-                counts = sample.token_counts or (1,) * len(sample.token_s)
-                for at_s, count in zip(sample.token_s, counts, strict=True):
-                    if self.window.start_s <= at_s <= self.window.end_s:
-                        place = int((at_s - self.window.start_s) / self.window.seconds * SLICES)
-                        row[min(place, SLICES - 1)] += count / sum(counts)
+                before = [bisect_left(sample.token_s, edge) for edge in edges[:-1]]
+                before.append(bisect_right(sample.token_s, edges[-1]))
+                done = (
+                    [0, *itertools.accumulate(sample.token_counts)]
+                    if sample.token_counts
+                    else range(len(sample.token_s) + 1)
+                )
+                row[:] = [(done[b] - done[a]) / done[-1] for a, b in itertools.pairwise(before)]
         return rows
 
     def _edges(self) -> list[float]:
