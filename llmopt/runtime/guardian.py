@@ -187,9 +187,9 @@ class Guardian:
 
     @classmethod
     def shared(cls) -> Guardian:
-        """The guardian of this process, started when first asked for, and again when it was lost."""
+        """The guardian of this process, started when first asked for, and again when it or its folder was lost."""
         with cls._lock:
-            if cls._shared is None or cls._shared.gone:
+            if cls._shared is None or cls._shared.gone or not cls._shared.folder.is_dir():
                 cls._shared = cls()
             return cls._shared
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -314,3 +315,14 @@ print(*child.pids(), *Guardian.shared().pids)
     )
     assert done.stderr == ""
     assert not any(alive(int(word)) for word in done.stdout.split())
+
+
+def test_the_shared_guardian_is_started_again_where_its_folder_was_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Guardian, "_shared", None)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with Guardian.shared() as first:
+        assert Guardian.shared() is first
+        shutil.rmtree(first.folder)
+        with Guardian.shared() as second:
+            assert second is not first
+            assert second.folder.is_dir()
