@@ -70,6 +70,7 @@ RULES = (
     Rule(r"^clean .*--all", "removes what the examples after it use; tests/e2e/test_clean.py"),
 )
 OTHERS = {
+    "docker": "makes an image of an engine's files; its run is a heavy test",
     "git": "fetches sources",
     "cd": "the shell's own",
     "cmake": "builds an engine of another project",
