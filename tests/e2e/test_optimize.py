@@ -82,7 +82,7 @@ def test_json_lines_only_on_standard_output(cli):
 def test_a_time_limit_is_kept_with_a_result(cli):
     # an engine so slow that the time is up before a dozen trials without progress could end the search
     limit = ("--trials", "5000", "--method", "random", "--timeout", "40")
-    ran = cli.run(*DRY, *limit, env={"LLMOPT_FAKE_TIME_SCALE": "1"})
+    ran = cli.run(*DRY, *limit, env={"LLMOPT_FAKE_TIME_SCALE": "0.7"})
     assert ran.code == 0, ran.err
     found = result(cli)
     assert found["stopped_by"] == "time"
