@@ -75,20 +75,22 @@ class EngineWatch:
             await asyncio.wait({self._task})
         await self.read()
 
-    async def read(self, *, meanwhile: bool = False) -> None:
-        """One reading; an engine without metrics leaves none."""
+    async def read(self, *, meanwhile: bool = False) -> dict[str, float] | None:
+        """One reading, kept; an engine without metrics leaves none."""
         if not self.names:
-            return
+            return None
         try:
             response = await request(self.endpoint, "GET", self.path, timeout_s=TIMEOUT_S)
         except HttpError:
-            return
-        if response.status == 200:  # noqa: PLR2004 - OK
-            page = parse_metrics(response.body.decode("utf-8", "replace"), self._wanted)
-            found = {word: page[name] for word, name in self.names.items() if name in page}
-            self.readings.append(found)
-            if meanwhile:
-                self.meanwhile.append(found)
+            return None
+        if response.status != 200:  # noqa: PLR2004 - OK
+            return None
+        page = parse_metrics(response.body.decode("utf-8", "replace"), self._wanted)
+        found = {word: page[name] for word, name in self.names.items() if name in page}
+        self.readings.append(found)
+        if meanwhile:
+            self.meanwhile.append(found)
+        return found
 
     def estimates(self) -> dict[str, Estimate]:
         """``engine_NAME`` (increase of a counter), ``engine_NAME_mean`` and ``engine_NAME_max`` (gauges)."""

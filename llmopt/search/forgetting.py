@@ -6,17 +6,15 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import Any
 
 from llmopt.engines.base import Forgetting
 from llmopt.measure.engine_metrics import EngineWatch
 from llmopt.records import Endpoint
 from llmopt.runtime.http import HttpError, request
 
-__all__ = ["NOTHING", "Calls", "forgotten", "idle"]
+__all__ = ["NOTHING", "forgotten", "idle"]
 
-Calls: TypeAlias = Sequence[tuple[str, Mapping[str, Any]]]
-"""Paths and bodies to post."""
 NOTHING = Forgetting()
 """What an engine needs that keeps nothing between requests."""
 AT_WORK = ("running", "waiting")
@@ -27,7 +25,7 @@ TURN_S = 30.0
 NOT_KNOWN = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 
 
-async def forgotten(endpoint: Endpoint, calls: Calls) -> bool:
+async def forgotten(endpoint: Endpoint, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> bool:
     """Post ``calls`` in order; False where one of them is not done in time, or not known: then only a restart helps."""
     ends_s = time.monotonic() + PATIENCE_S
     for path, body in calls:
@@ -50,12 +48,10 @@ async def idle(endpoint: Endpoint, names: Mapping[str, str], *, in_turn: bool = 
         return await _posted(endpoint, f"{endpoint.base_path}/chat/completions", short, ends_s=ends_s) == HTTPStatus.OK
     watch = EngineWatch(endpoint=endpoint, names={word: names[word] for word in AT_WORK if word in names})
     ends_s = time.monotonic() + PATIENCE_S
-    while AT_WORK[0] in names:
-        watch.readings.clear()
-        await watch.read()
-        if watch.readings and not any(watch.readings[0].values()):
+    while (found := await watch.read()) is not None and AT_WORK[0] in found:
+        if not any(found.values()):
             return True
-        if not watch.readings or time.monotonic() > ends_s:
+        if time.monotonic() > ends_s:
             break
         await asyncio.sleep(PAUSE_S)
     return False
