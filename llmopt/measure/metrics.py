@@ -82,14 +82,15 @@ def speed(run: LoadRun, slo: Slo | None = None, *, window: Window | None = None)
         raise EngineError("measure.no_valid_samples", n=len(planned), error=first)
     failed = len(planned) - len(good)
     served = _Served.of(run, window)
+    requests = _requests_per_s(run, planned, served)
     return {
         **_rates(run, served),
         **_latencies(good, _last_gap_s(good, window)),
-        "requests_per_s": _requests_per_s(run, planned, served),
+        "requests_per_s": requests,
         "error_rate": _proportion(failed, len(planned)),
         "truncated_rate": _proportion(sum(s.finish_reason == "length" for s in good), len(good)),
         **_sizes(good),
-        **(_goodput(run, planned, slo, served) if slo is not None else {}),
+        **(_goodput(run, planned, slo, served, requests.value) if slo is not None else {}),
     }
 
 
@@ -195,22 +196,23 @@ class _Served:
 
     def by_arrival(self) -> list[list[float]]:
         """Of each request the share of its tokens that came in each slice; by service where it had none."""
-        rows, edges = self.by_service(), self._edges()
-        for row, sample in zip(rows, self.samples, strict=True):
-            if sample.token_s:
-                before = [bisect_left(sample.token_s, edge) for edge in edges[:-1]]
-                before.append(bisect_right(sample.token_s, edges[-1]))
-                done = (
-                    [0, *itertools.accumulate(sample.token_counts)]
-                    if sample.token_counts
-                    else range(len(sample.token_s) + 1)
-                )
-                row[:] = [(done[b] - done[a]) / done[-1] for a, b in itertools.pairwise(before)]
-        return rows
+        edges = self._edges()
+        return [
+            _arrived(s, edges) if s.token_s else row for s, row in zip(self.samples, self.by_service(), strict=True)
+        ]
 
     def _edges(self) -> list[float]:
         width_s = self.window.seconds / SLICES
         return [self.window.start_s + k * width_s for k in range(SLICES + 1)]
+
+
+def _arrived(sample: Sample, edges: Sequence[float]) -> list[float]:
+    """The share of a request's tokens that came between each two edges; what came at the last edge is part of it."""
+    before = [bisect_left(sample.token_s, edge) for edge in edges[:-1]]
+    before.append(bisect_right(sample.token_s, edges[-1]))
+    counts = sample.token_counts
+    done = [0, *itertools.accumulate(counts)] if counts else range(len(sample.token_s) + 1)
+    return [(done[b] - done[a]) / done[-1] for a, b in itertools.pairwise(before)]
 
 
 def _rates(run: LoadRun, served: _Served) -> dict[str, Estimate]:
@@ -224,8 +226,8 @@ def _rates(run: LoadRun, served: _Served) -> dict[str, Estimate]:
         "total_tokens_per_s": (f"{counted}/s", 1.0, lambda s: _output_tokens(s) + (s.prompt_tokens or 0)),
         "characters_per_s": ("characters/s", 1.0, lambda s: float(len(s.text) + len(s.reasoning))),
     }
-    by_tokens = [_delivered(s, window, share) for s, share in zip(touching, served.shares, strict=True)]
-    arrived, worked = served.by_arrival(), served.by_service()
+    arrived = served.by_arrival()
+    by_tokens = [sum(row) for row in arrived]
     enough = sum(_output_tokens(s) * share for s, share in zip(touching, by_tokens, strict=True)) >= FEW_TOKENS * SLICES
     found: dict[str, Estimate] = {}
     for name, (unit, scale, amount) in amounts.items():
@@ -236,7 +238,7 @@ def _rates(run: LoadRun, served: _Served) -> dict[str, Estimate]:
         if closed and (answers or not enough):
             interval, method = _closed_rate(served.services, amounts_of, rate), "ratio t over requests"
         else:
-            rows = worked if answers else arrived
+            rows = served.by_service() if answers else arrived
             few = not closed and len(touching) < 2 * SLICES
             interval = Interval(rate, None, None) if few else _sliced_rate(rows, amounts_of, window, rate)
             method = f"t over {SLICES} slices of the window"
@@ -246,17 +248,6 @@ def _rates(run: LoadRun, served: _Served) -> dict[str, Estimate]:
 
 def _output_tokens(sample: Sample) -> float:
     return float(sample.completion_tokens or len(sample.token_s))
-
-
-def _delivered(sample: Sample, window: Window, share: float) -> float:
-    """The share of a request's output that arrived inside the window; ``share`` where it had no tokens."""
-    if not sample.token_s:
-        return share
-    if window.start_s <= sample.token_s[0] and sample.token_s[-1] <= window.end_s:
-        return 1.0
-    counts = sample.token_counts or (1,) * len(sample.token_s)
-    inside = sum(n for at_s, n in zip(sample.token_s, counts, strict=True) if window.start_s <= at_s <= window.end_s)
-    return inside / sum(counts)
 
 
 def _closed_rate(services: Sequence[Service], amounts: Sequence[float], rate: float) -> Interval:
@@ -290,12 +281,11 @@ def _requests_per_s(run: LoadRun, planned: Sequence[Sample], served: _Served) ->
     return Estimate(value=amount / served.window.seconds, unit="requests/s", n=len(planned), method=method)
 
 
-def _goodput(run: LoadRun, planned: Sequence[Sample], slo: Slo, served: _Served) -> dict[str, Estimate]:
-    """Requests of the window that meet every limit; failures are misses, what our end cut off is left out."""
+def _goodput(run: LoadRun, planned: Sequence[Sample], slo: Slo, served: _Served, rate: float) -> dict[str, Estimate]:
+    """Requests of the window that meet every limit, of ``rate`` a second; failures are misses, what we cut is none."""
     good = [sample for sample in planned if slo.met(sample)]
     n = len(planned)
     share = wilson(len(good), n)
-    rate = _requests_per_s(run, planned, served).value
     goodput = _scaled(share, "requests/s", n, "Wilson × request rate", rate)
     if run.load.is_open:
         tokens = sum(_output_tokens(sample) for sample in good) / n * rate

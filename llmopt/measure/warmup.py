@@ -14,11 +14,11 @@ from llmopt.measure.load import LoadRun, disjoint, drive
 from llmopt.records import Load, Request
 from llmopt.runtime.clock import Clock, MonotonicClock
 
-__all__ = ["WarmUp", "WarmUpRule", "is_stable", "warm_up"]
+__all__ = ["STREAMS", "WarmUp", "WarmUpRule", "is_stable", "warm_up"]
 
 PERIOD_S = 0.25
 STREAMS = 4
-"""Of a load that has none of its own (an open one)."""
+"""Of a load that has none of its own (an open one), or on an engine that does not say how many it takes."""
 READINGS = 8
 """Fewer in a span say nothing about its quarters: two each."""
 

@@ -238,8 +238,9 @@ class GaussianProposer:
     def _plainest(self, equal: Sequence[Configuration]) -> list[Configuration]:
         """Those of ``equal`` worth that change the fewest defaults: what nobody expects a gain from is left alone."""
         defaults = {**self._space.defaults, **self._space.request_defaults.given()}
-        changes = [sum(c.flat().get(name) != value for name, value in defaults.items()) for c in equal]
-        return [configuration for configuration, count in zip(equal, changes, strict=True) if count == min(changes)]
+        changes = [sum(found.get(n) != value for n, value in defaults.items()) for found in (c.flat() for c in equal)]
+        fewest = min(changes)
+        return [configuration for configuration, count in zip(equal, changes, strict=True) if count == fewest]
 
     def _apart(self, pool: Pool, pending: Sequence[Configuration]) -> Array:
         """Near 0 beside what is being measured at this moment: its result is about to tell."""

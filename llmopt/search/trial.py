@@ -25,7 +25,7 @@ from llmopt.measure.load import LoadRun, OnSample, drive
 from llmopt.measure.metrics import provisional, speed
 from llmopt.measure.quality import quality
 from llmopt.measure.validity import CoLoadWatch, certify
-from llmopt.measure.warmup import WarmUp, warm_up
+from llmopt.measure.warmup import STREAMS, WarmUp, warm_up
 from llmopt.records import (
     Configuration,
     Estimate,
@@ -38,7 +38,7 @@ from llmopt.records import (
     Sample,
 )
 from llmopt.search.asked import Asked, Failed, Referee, TrialResult
-from llmopt.search.forgetting import NOTHING, Calls, forgotten, idle
+from llmopt.search.forgetting import NOTHING, forgotten, idle
 from llmopt.search.together import Kept, Together, various
 from llmopt.search.workload import Workload, request_for
 from llmopt.workload.repeats import repeats_for
@@ -60,7 +60,7 @@ __all__ = [
     "places",
 ]
 
-WARM_UP_TOKENS, WARM_UP_STREAMS = 16, 4
+WARM_UP_TOKENS = 16
 NEWS_S = 2.0
 
 
@@ -162,10 +162,8 @@ class Bench:
         self._hosted: Hosted | None = None
         self._launch_key: str | None = None
         self._turn = 0
-        self._reusable = True
+        self._forgets: Forgetting | None = NOTHING
         self._cut_off = False
-        self._apart: Mapping[str, Any] = {}
-        self._after_warm_up: Calls = ()
         self._watched: WatchedLaunch | None = None
 
     async def __aenter__(self) -> Self:
@@ -177,7 +175,7 @@ class Bench:
     @property
     def launch_key(self) -> str | None:
         """The launch settings that are running now; None where even the same would be started afresh."""
-        return self._launch_key if self._reusable else None
+        return self._launch_key if self._forgets is not None else None
 
     @property
     def course(self) -> tuple[TracePoint, ...]:
@@ -285,11 +283,8 @@ class Bench:
         self._hosted = await self._stack.enter_async_context(self._host.launch(configuration))
         self._watched = self._hosted.memory
         self._launch_key = configuration.launch_key
-        forgetting = self._forgetting(configuration)
-        self._reusable = forgetting is not None
+        self._forgets = self._forgetting(configuration)
         self._cut_off = False
-        self._apart = forgetting.fields if forgetting is not None else {}
-        self._after_warm_up = forgetting.calls if forgetting is not None else ()
 
     def _forgetting(self, configuration: Configuration) -> Forgetting | None:
         """What the next pass needs to be apart from all others; None where only a restart does that."""
@@ -306,7 +301,7 @@ class Bench:
         forgetting = self._forgetting(configuration)
         if forgetting is None or not await forgotten(self._hosted.engine.endpoint, forgetting.calls):
             return False
-        self._apart = forgetting.fields
+        self._forgets = forgetting
         return True
 
     async def _idle(self, hosted: Hosted, configuration: Configuration) -> bool:
@@ -315,7 +310,7 @@ class Bench:
         return await idle(endpoint, self._host.metric_names, in_turn=self._host.in_turn(configuration))
 
     def _extra(self, configuration: Configuration) -> Mapping[str, Any]:
-        return {**self._host.request_extra(configuration), **self._apart}
+        return {**self._host.request_extra(configuration), **(self._forgets or NOTHING).fields}
 
     async def _stop_after_failure(self) -> None:
         """Stop an engine that failed; that it had died by itself is already the result."""
@@ -329,13 +324,13 @@ class Bench:
         extra = self._extra(configuration)
         short = replace(self._work, max_tokens=min(self._work.max_tokens, WARM_UP_TOKENS))
         questions = [request_for(item, configuration.request, short, extra) for item in self._work.warmup_items]
-        streams = min(load.streams or WARM_UP_STREAMS, _told_places(configuration) or WARM_UP_STREAMS)
+        streams = min(load.streams or STREAMS, _told_places(configuration) or STREAMS)
         rule, stop = self._work.warm_up, hosted.out_of_memory
         warm = await warm_up(client, questions, Load(streams=streams), rule=rule, stop=stop)
         if warm.cut:
             await self._idle(hosted, configuration)
         # what it keeps of the warm-up slows the first pass alone: four slots by a tenth on llama.cpp
-        await forgotten(hosted.engine.endpoint, self._after_warm_up)
+        await forgotten(hosted.engine.endpoint, (self._forgets or NOTHING).calls)
         return warm
 
     async def _measure(

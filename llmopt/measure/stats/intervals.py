@@ -69,7 +69,7 @@ def mean_interval(
     Source of the clustered error: Miller, arXiv 2411.00640, with the factor C/(C-1).
     """
     error, degrees = _standard_error(values, clusters)
-    mean = math.fsum(values) / len(values)
+    mean = _mean(values)
     if degrees < 1:
         return Interval(mean, None, None)
     half = t_quantile(0.5 + confidence / 2, degrees) * error
@@ -85,7 +85,7 @@ def proportion_interval(
     with the t quantile of the clusters; where no spread is seen (all right or all wrong) it is the cluster count.
     """
     error, degrees = _standard_error(values, clusters)
-    p = math.fsum(values) / len(values)
+    p = _mean(values)
     binary = all(value in {0, 1} for value in values)
     if clusters is None and binary:
         return wilson(sum(values), len(values), confidence=confidence)
@@ -188,12 +188,17 @@ def cluster_totals(values: Sequence[float], clusters: Sequence[Hashable]) -> dic
     return totals
 
 
+def _mean(values: Sequence[float]) -> float:
+    """``statistics.fmean``, whose module takes longer to load than all of this."""
+    return math.fsum(values) / len(values)
+
+
 def _standard_error(values: Sequence[float], clusters: Sequence[Hashable] | None) -> tuple[float, int]:
     """(standard error of the mean, degrees of freedom)."""
     n = len(values)
     if n == 0:
         raise ValueError("no values")
-    mean = math.fsum(values) / n
+    mean = _mean(values)
     if clusters is None:
         squares = math.fsum((value - mean) ** 2 for value in values)
         return (math.sqrt(squares / (n - 1) / n) if n > 1 else 0.0), n - 1
