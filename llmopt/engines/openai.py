@@ -55,8 +55,10 @@ class OpenAI:
             return Installation(engine=self.name, available=False, why_not="engines.openai_no_address")
         return Installation(engine=self.name, available=True, build="remote")
 
-    def supports(self, model: ModelInfo) -> str | None:  # noqa: ARG002 - the Protocol's signature
-        """Every model: whether the endpoint has it shows when it is asked."""
+    def supports(self, model: ModelInfo) -> str | None:
+        """Every model: whether the endpoint has it shows when it is asked. SettingsError for an unreadable address."""
+        if (url := self._address(model)) is not None:
+            endpoint_of(url, model=model.name)
         return None
 
     def parameters(self, model: ModelInfo, hardware: Hardware, task: Task) -> tuple[Parameter, ...]:  # noqa: ARG002
@@ -78,11 +80,10 @@ class OpenAI:
     def plan(self, model: ModelInfo, settings: Settings, run: RunFolder) -> LaunchPlan:
         """Where to connect; raises SettingsError where no address is known or it cannot be read."""
         require(settings, ())
-        own = urlsplit(model.path).scheme in SCHEMES
-        url = model.path if own else self._url
+        url = self._address(model)
         if url is None:
             raise SettingsError("engines.openai_no_address")
-        name = model.name if own else run.endpoint.model or model.name
+        name = model.name if url == model.path else run.endpoint.model or model.name
         endpoint = endpoint_of(url, model=name, api_key=self._key)
         return LaunchPlan(
             engine=self.name,
@@ -102,6 +103,10 @@ class OpenAI:
     def remembers(self, settings: Settings) -> bool:  # noqa: ARG002 - the Protocol's signature
         """It may, but we cannot start it afresh, so the question has no use here."""
         return False
+
+    def _address(self, model: ModelInfo) -> str | None:
+        """That of the model itself, where it is one, else the one that was given."""
+        return model.path if urlsplit(model.path).scheme in SCHEMES else self._url
 
 
 def endpoint_of(url: str, *, model: str, api_key: str | None = None) -> Endpoint:

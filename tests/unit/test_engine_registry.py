@@ -8,7 +8,7 @@ import pytest
 from llmopt.engines import registry
 from llmopt.engines.fake import Fake
 from llmopt.engines.registry import choose_engine, engine_names, get_engine
-from llmopt.errors import EngineMissing, UsageError
+from llmopt.errors import EngineMissing, SettingsError, UsageError
 from llmopt.records import Cpu, Hardware, HostMemory, Installation, ModelInfo
 
 MODEL = ModelInfo(name="m", path="/w/m.gguf", format="gguf")
@@ -78,3 +78,12 @@ def test_choice_never_falls_back_to_the_fake(monkeypatch):
     monkeypatch.setattr(registry, "ENGINES", {k: v for k, v in registry.ENGINES.items() if k in ("llamacpp", "fake")})
     with pytest.raises(EngineMissing, match="xllamacpp"):
         choose_engine(MODEL, MACHINE)
+
+
+def test_an_address_that_cannot_be_read_is_said_before_anything_runs(monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "ftp://there")
+    served = ModelInfo(name="m", path="m", format="hub")
+    with pytest.raises(SettingsError, match="ftp://there"):
+        choose_engine(served, MACHINE, "openai")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    assert choose_engine(served, MACHINE, "openai")[0].name == "openai"
